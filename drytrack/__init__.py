@@ -1,0 +1,62 @@
+"""drytrack: an event bus between training scripts and whoever watches them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drytrack.core.experiment import Experiment as Experiment
+    from drytrack.core.run import Run as Run
+    from drytrack.core.track import Tracker as Tracker
+    from drytrack.loops import TestLoop as TestLoop
+    from drytrack.loops import TrainingLoop as TrainingLoop
+    from drytrack.modes import extend_default_trackers as extend_default_trackers
+    from drytrack.modes import init_trackers as init_trackers
+    from drytrack.modes import (
+        remove_all_default_trackers as remove_all_default_trackers,
+    )
+    from drytrack.modes import remove_default_tracker as remove_default_tracker
+
+_HOMES = {
+    "Experiment": "drytrack.core.experiment",
+    "Run": "drytrack.core.run",
+    "TestLoop": "drytrack.loops",
+    "Tracker": "drytrack.core.track",
+    "TrainingLoop": "drytrack.loops",
+    "extend_default_trackers": "drytrack.modes",
+    "init_trackers": "drytrack.modes",
+    "remove_all_default_trackers": "drytrack.modes",
+    "remove_default_tracker": "drytrack.modes",
+}
+
+__all__ = [
+    "Experiment",
+    "Run",
+    "TestLoop",
+    "Tracker",
+    "TrainingLoop",
+    "extend_default_trackers",
+    "init_trackers",
+    "remove_all_default_trackers",
+    "remove_default_tracker",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("drytrack")
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, loaded or not."""
+    return [*__all__, "__version__"]

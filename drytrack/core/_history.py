@@ -1,0 +1,124 @@
+"""What readers show of a run that was resumed or rewound: the attempt rule.
+
+Each (re)start of a run, and each loading of a model from an earlier epoch,
+begins an attempt. On each axis, the older attempts count up to the newest
+one's first step, and the newest from there. Within an attempt the newest value
+of a step counts. Nothing is ever deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import NamedTuple
+
+from drytrack.core.log_events import (
+    EndEpochEvent,
+    Event,
+    LoadModelEvent,
+    MetricEvent,
+    StartEpochEvent,
+    StartExperimentEvent,
+)
+
+Attempt = tuple[int, int]
+"""Number of the start, and of the rewind since it."""
+
+
+class Series(NamedTuple):
+    """The values of one metric, in the order of their steps.
+
+    Attributes:
+        steps: Epochs or steps, ascending, shape (n,).
+        values: One value for each, shape (n,).
+    """
+
+    steps: list[int]
+    values: list[float]
+
+
+def series_name(metric: str, context: Mapping[str, object]) -> str:
+    """Return what a metric is called beside the same one in other contexts."""
+    if not context:
+        return metric
+    labels = ", ".join(f"{key}={context[key]}" for key in sorted(context))
+    return f"{metric} [{labels}]"
+
+
+class AttemptCounter:
+    """Tells, from the events of a run in their order, which attempt is on."""
+
+    def __init__(self) -> None:
+        """Start before the first attempt."""
+        self._start = 1
+        self._rewinds: dict[str, int] = {}
+        self._epochs: dict[str, int] = {}
+
+    def see(self, event: Event) -> None:
+        """Take note of an event; all but a few types mean nothing here."""
+        if isinstance(event, StartExperimentEvent):
+            self._start = event.attempt
+            self._rewinds.clear()
+        elif isinstance(event, LoadModelEvent):
+            name, epoch = event.model_name, event.epoch
+            if epoch is not None and epoch < self._epochs.get(name, 0):
+                self._rewinds[name] = self._rewinds.get(name, 0) + 1
+                self._epochs[name] = epoch
+        elif isinstance(event, (StartEpochEvent, EndEpochEvent, MetricEvent)):
+            last = self._epochs.get(event.model_name, 0)
+            self._epochs[event.model_name] = max(last, event.epoch)
+
+    def attempt(self, model_name: str) -> Attempt:
+        """Return the attempt that is on for a model, or for none ("")."""
+        if model_name:
+            return self._start, self._rewinds.get(model_name, 0)
+        return self._start, sum(self._rewinds.values())
+
+
+class Axis:
+    """The points of all series that share an axis: one model's epochs, say."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._series: dict[Hashable, dict[Attempt, dict[int, float]]] = {}
+        self._first: dict[Attempt, int] = {}
+
+    def add(self, key: Hashable, attempt: Attempt, step: int, value: float) -> None:
+        """Add a point, in the order of publication.
+
+        Args:
+            key: Which series.
+            attempt: Which attempt published it.
+            step: Its step or epoch.
+            value: Its value.
+        """
+        self._series.setdefault(key, {}).setdefault(attempt, {})[step] = value
+        self._first[attempt] = min(step, self._first.get(attempt, step))
+
+    def keys(self) -> Iterable[Hashable]:
+        """Return the series, in the order of their first points."""
+        return self._series.keys()
+
+    def resolve(self, key: Hashable, max_step: int = -1) -> Series:
+        """Return one series by the attempt rule.
+
+        Args:
+            key: Which series.
+            max_step: The last step to return; negative for all.
+        """
+        points: dict[int, float] = {}
+        limits = self._limits()
+        for attempt, values in self._series.get(key, {}).items():
+            for step, value in values.items():
+                if step < limits[attempt]:
+                    points[step] = value
+        steps = sorted(step for step in points if max_step < 0 or step <= max_step)
+        return Series(steps, [points[step] for step in steps])
+
+    def _limits(self) -> dict[Attempt, float]:
+        """Return, for each attempt, the first step that no longer counts."""
+        limits = {}
+        limit = float("inf")
+        for attempt in sorted(self._first, reverse=True):
+            limits[attempt] = limit
+            limit = min(limit, self._first[attempt])
+        return limits

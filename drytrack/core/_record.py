@@ -1,0 +1,319 @@
+"""The record of a run: ``record.json``, and who holds the run.
+
+``<par_dir>/.drytrack/<experiment>/<run_id>/`` belongs to one run. Its record
+is replaced atomically, at the edges of the run's life and by a timer. Who
+creates ``attempts/<n>`` holds the run; there is no other lock and no index.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pathlib
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from drytrack.core._atomic import create_exclusively, replace_file
+from drytrack.core._process import ProcessId, is_alive, this_process
+from drytrack.core._warn import warn
+from drytrack.core.exceptions import (
+    RecordError,
+    RecordWarning,
+    RunExistsError,
+    RunHeldError,
+    StorageError,
+)
+
+SCHEMA = 1
+"""Version of the record's format; a newer one is refused."""
+
+FOLDER = ".drytrack"
+CHECK_IN_S = 10.0
+"""How often a running process says that it lives."""
+
+PROMISE_S = 60.0
+"""How long after a check-in the next one may take; then the run is stalled."""
+
+ENDED = ("completed", "failed", "interrupted")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """What is on disk about one run, as of when it was read.
+
+    Attributes:
+        path: The run's folder.
+        data: The content of ``record.json``.
+        status: ``created``, ``running``, ``completed``, ``failed`` or
+            ``interrupted`` as recorded; ``crashed`` where the process is gone,
+            ``stalled`` where its promised check-in is overdue.
+    """
+
+    path: pathlib.Path
+    data: Mapping[str, Any] = dataclasses.field(repr=False)
+    status: str
+
+    @property
+    def id(self) -> str:
+        """Id of the run, unique in its experiment."""
+        return str(self.data["id"])
+
+    @property
+    def uuid(self) -> str:
+        """Id of the run, unique in the world."""
+        return str(self.data["uuid"])
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment."""
+        return str(self.data["experiment"])
+
+    @property
+    def attempt(self) -> int:
+        """Number of the newest attempt, from 1; 0 before the first start."""
+        return len(self.data["attempts"])
+
+    @property
+    def error(self) -> Mapping[str, str] | None:
+        """Type, message and traceback of what ended the run, or None."""
+        error: Mapping[str, str] | None = self.data.get("error")
+        return error
+
+    @property
+    def tags(self) -> list[str]:
+        """Labels of the run."""
+        return list(self.data.get("tags", ()))
+
+
+def run_folder(par_dir: pathlib.Path, experiment: str, run_id: str) -> pathlib.Path:
+    """Return the folder of a run."""
+    return par_dir / FOLDER / experiment / run_id
+
+
+def make_run_folder(par_dir: pathlib.Path, experiment: str, run_id: str) -> pathlib.Path:
+    """Create the folder of a new run.
+
+    Raises:
+        RunExistsError: If it exists.
+        StorageError: If it cannot be created.
+    """
+    folder = run_folder(par_dir, experiment, run_id)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        ignore = par_dir / FOLDER / ".gitignore"
+        if not ignore.exists():
+            replace_file(ignore, b"*\n")
+        folder.mkdir()
+        (folder / "attempts").mkdir()
+    except FileExistsError as err:
+        msg = (
+            f"Run {run_id!r} of experiment {experiment!r} exists in {folder.parent}. "
+            f"Go on with it: create_run({run_id!r}, resume=True); or choose another id."
+        )
+        raise RunExistsError(msg) from err
+    except OSError as err:
+        raise _storage_error(folder, err) from err
+    return folder
+
+
+def _storage_error(folder: pathlib.Path, err: OSError) -> StorageError:
+    msg = (
+        f"The run's folder {folder} cannot be written: {err.strerror or err}. Pass "
+        f"another par_dir, set DRYTRACK_DIR, or run without a record: "
+        f"create_run(record=False)."
+    )
+    return StorageError(msg)
+
+
+def read_record(folder: pathlib.Path) -> RunRecord:
+    """Read the record of a run.
+
+    Raises:
+        RecordError: If it is missing, damaged, or newer than this version.
+    """
+    path = folder / "record.json"
+    try:
+        data = json.loads(path.read_bytes())
+        schema = data["schema"]
+        if isinstance(schema, int) and schema > SCHEMA:
+            msg = (
+                f"{path} was written by a newer drytrack (format {schema}, this one "
+                f"reads up to {SCHEMA}). Update drytrack: pip install -U drytrack."
+            )
+            raise RecordError(msg)
+        if not isinstance(data["attempts"], list):
+            raise TypeError("attempts is no list")  # noqa: TRY301  # reported below
+        for key in ("id", "uuid", "experiment", "status"):
+            if not isinstance(data[key], str):
+                raise TypeError(f"{key} is no text")  # noqa: TRY301  # reported below
+    except RecordError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        msg = (
+            f"{path} is missing or damaged ({type(err).__name__}: {err}). Start a new "
+            f"run; `drytrack doctor` rebuilds a record from the run's journal."
+        )
+        raise RecordError(msg) from err
+    return RunRecord(folder, data, _read_status(folder, data))
+
+
+def read_records(par_dir: pathlib.Path, experiment: str) -> Iterator[RunRecord]:
+    """Read the records of an experiment's runs, oldest first.
+
+    A record that cannot be read is reported by a `RecordWarning` and left out.
+    """
+    base = par_dir / FOLDER / experiment
+    found = []
+    try:
+        folders = [folder for folder in base.iterdir() if folder.is_dir()]
+    except FileNotFoundError:
+        return
+    for folder in folders:
+        try:
+            record = read_record(folder)
+        except RecordError as err:
+            warn(str(err), RecordWarning)
+            continue
+        found.append((record.data.get("created", 0.0), record.id, record))
+    found.sort(key=lambda item: item[:2])
+    for _, _, record in found:
+        yield record
+
+
+def _read_status(folder: pathlib.Path, data: Mapping[str, Any]) -> str:
+    status = str(data["status"])
+    if status != "running":
+        return status
+    holder = _holder(folder, len(data["attempts"]))
+    alive = is_alive(holder) if holder is not None else None
+    if alive is False:
+        return "crashed"
+    overdue = time.time() > float(data.get("next_check_in", math.inf))
+    return "stalled" if overdue else "running"
+
+
+def _holder(folder: pathlib.Path, attempt: int) -> ProcessId | None:
+    try:
+        data = json.loads((folder / "attempts" / str(attempt)).read_bytes())
+        return ProcessId.from_dict(data["process"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def last_attempt(folder: pathlib.Path) -> int:
+    """Return the number of the newest attempt; 0 before the first."""
+    try:
+        names = [entry.name for entry in (folder / "attempts").iterdir()]
+    except FileNotFoundError:
+        return 0
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def check_free(record: RunRecord) -> None:
+    """Refuse a run that a living process holds.
+
+    Raises:
+        RunHeldError: If somebody holds it.
+    """
+    last = last_attempt(record.path)
+    ended = last <= record.attempt and record.data["status"] in ENDED
+    if last == 0 or ended:
+        return
+    holder = _holder(record.path, last)
+    alive = is_alive(holder) if holder is not None else None
+    due = float(record.data.get("next_check_in", 0.0))
+    if alive is False or (alive is None and time.time() > due):
+        return
+    who = f"process {holder.pid} on {holder.host}" if holder else "another process"
+    msg = (
+        f"Run {record.id!r} of experiment {record.experiment!r} is held by {who}. "
+        f"Wait until it ends, or stop it."
+    )
+    if alive is None and math.isfinite(due):
+        until = time.strftime("%H:%M:%S", time.localtime(due))
+        msg += f" If it is dead, the run can be resumed after {until}."
+    raise RunHeldError(msg)
+
+
+def claim(folder: pathlib.Path, attempt: int, run_id: str) -> None:
+    """Take hold of a run for a new attempt.
+
+    Raises:
+        RunHeldError: If somebody else was faster.
+        StorageError: If the folder cannot be written.
+    """
+    content = {"process": this_process().to_dict(), "time": time.time()}
+    try:
+        create_exclusively(
+            folder / "attempts" / str(attempt), json.dumps(content).encode()
+        )
+    except FileExistsError as err:
+        msg = (
+            f"Attempt {attempt} of run {run_id!r} was taken by another process a "
+            f"moment ago. Wait until it ends, or start a run of your own."
+        )
+        raise RunHeldError(msg) from err
+    except OSError as err:
+        raise _storage_error(folder, err) from err
+
+
+class RecordWriter:
+    """Keeps the record of a running run up to date.
+
+    Safe to call from any thread. A failure to write is reported once, and
+    again only after a success: the run goes on.
+    """
+
+    def __init__(self, folder: pathlib.Path, data: dict[str, Any]) -> None:
+        """Take over the content; nothing is written yet."""
+        self.folder = folder
+        self.data = data
+        self._lock = threading.Lock()
+        self._failing = False
+
+    def write(self, *, must: bool = False, **changes: Any) -> None:
+        """Change some entries and replace the file.
+
+        Args:
+            must: Whether a failure is an error, as before the run's start.
+            **changes: Entries to set.
+
+        Raises:
+            StorageError: If ``must`` and the file cannot be written.
+        """
+        with self._lock:
+            self.data.update(changes)
+            self.data["updated"] = time.time()
+            text = json.dumps(tag_non_finite(self.data), indent=1, ensure_ascii=False)
+            try:
+                replace_file(
+                    self.folder / "record.json", text.encode("utf-8", "replace")
+                )
+            except OSError as err:
+                if must:
+                    raise _storage_error(self.folder, err) from err
+                failed_before, self._failing = self._failing, True
+                problem = err
+            else:
+                self._failing = False
+                return
+        if not failed_before:
+            msg = (
+                f"{self.folder / 'record.json'} cannot be written: {problem}. The run "
+                f"goes on; its record is written again when it can be."
+            )
+            warn(msg, RecordWarning)
+
+
+def tag_non_finite(value: Any) -> Any:
+    """Return plain data in which NaN and ±inf are objects that JSON knows."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"$float": repr(value)}
+    if isinstance(value, dict):
+        return {key: tag_non_finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [tag_non_finite(item) for item in value]
+    return value

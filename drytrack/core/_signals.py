@@ -1,0 +1,62 @@
+"""SIGTERM during a run: leave by an exception, so that everything is closed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+EXIT_CODE = 128 + 15
+"""What a shell reports for a process that SIGTERM ended."""
+
+
+class TermHandler:
+    """Turns SIGTERM into ``SystemExit(143)`` while a run is active.
+
+    A handler of the user's is called first, and then decides alone whether
+    the process ends. Nothing is installed outside of the main thread, or
+    where the signal is ignored.
+    """
+
+    def __init__(self, mark_interrupted: Callable[[], None]) -> None:
+        """Install nothing yet."""
+        self._mark_interrupted = mark_interrupted
+        self._pid = 0
+        self._before: Any = None
+
+    def install(self) -> None:
+        """Take over the signal, if nobody ignores it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        before = signal.getsignal(signal.SIGTERM)
+        # None: installed by C code, which could not be restored.
+        if before in (signal.SIG_IGN, None):
+            return
+        self._before = before
+        self._pid = os.getpid()
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def restore(self) -> None:
+        """Give the signal back, if it is still ours to give."""
+        if self._pid != os.getpid():
+            return
+        self._pid = 0
+        if threading.current_thread() is not threading.main_thread():
+            return  # only there can it be changed; the handler passes it on
+        if signal.getsignal(signal.SIGTERM) == self._handle:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        before = self._before
+        if self._pid == os.getpid():
+            self._mark_interrupted()
+            if before is signal.SIG_DFL:
+                raise SystemExit(EXIT_CODE)
+        if callable(before):
+            before(number, frame)
+        elif before is signal.SIG_DFL:  # a forked child, or a run that is over
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

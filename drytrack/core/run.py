@@ -1,0 +1,560 @@
+"""One execution of an experiment."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import logging
+import os
+import pathlib
+import sys
+import threading
+import time
+import traceback
+import uuid
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
+
+from typing_extensions import Self
+
+from drytrack.core import _current, _record
+from drytrack.core._bus import Bus
+from drytrack.core._environment import quick_environment, slow_environment
+from drytrack.core._registration import Registry
+from drytrack.core._signals import EXIT_CODE, TermHandler
+from drytrack.core._warn import warn
+from drytrack.core.exceptions import NestedRunError, RunStateError, RunWarning
+from drytrack.core.log_events import (
+    StartExperimentEvent,
+    StopExperimentEvent,
+)
+
+if TYPE_CHECKING:
+    from drytrack.core.experiment import Experiment
+
+__all__ = ["Run", "Status"]
+
+C = TypeVar("C")
+M = TypeVar("M")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Status = Literal["created", "running", "completed", "failed", "interrupted"]
+
+_logger = logging.getLogger("drytrack")
+
+
+class Loop(Protocol):
+    """What a run closes before it stops."""
+
+    def close(self, reason: str) -> None:
+        """End the loop as an early end, for the reason given."""
+
+
+class Run(Generic[C]):
+    """One execution of an experiment; made by `Experiment.create_run`.
+
+    A context manager; or, in a notebook, `start` in one cell and `stop` in a
+    later one. All methods may be called from any thread.
+
+    Attributes:
+        experiment: The experiment.
+        id: Id of the run, unique in its experiment.
+        uuid: Id of the run, unique in the world.
+        attempt: Number of the attempt, from 1; every resume adds one.
+        resumed: Whether an earlier attempt exists.
+        path: The run's folder; None where nothing is recorded.
+        parent: The run that this one is a part of, or None.
+        rank: Number of this process among those that run the same code.
+        is_main: Whether this is the rank that tracks.
+    """
+
+    def __init__(  # noqa: PLR0913  # made in one place
+        self,
+        experiment: Experiment[C],
+        run_id: str,
+        *,
+        config: C,
+        path: pathlib.Path | None,
+        record: dict[str, Any],
+        attempt: int,
+        parent: Run[Any] | None,
+        rank: int,
+        durability: str,
+    ) -> None:
+        """Take what `Experiment.create_run` has prepared and checked."""
+        self.experiment = experiment
+        self.id = run_id
+        self.uuid: str = record["uuid"]
+        self.config = config
+        self.path = path
+        self.attempt = attempt
+        self.resumed = attempt > 1
+        self.parent = parent
+        self.rank = rank
+        self.is_main = rank == 0
+        self.durability = durability
+        self.bus = Bus(self)
+        self.routes = _current.Routes(self)
+        self.registry = Registry(f"{experiment.name}/{run_id}")
+        self._status: Status = "created"
+        self._summary: dict[str, Any] = {}
+        self._record_data = record
+        self._record: _record.RecordWriter | None = None
+        self._keeper: _Keeper | None = None
+        self._loops: list[weakref.ref[Loop]] = []
+        self.last_steps: dict[str, int] = {}
+        self._signals = TermHandler(self._mark_interrupted)
+        self._marked = False
+        self._pid = os.getpid()
+        self._stopping = threading.Lock()
+        if path is not None:
+            self._record = _record.RecordWriter(path, record)
+            if not self.resumed:
+                self._record.write(must=True)
+
+    def __repr__(self) -> str:
+        """Name the run and its state."""
+        return (
+            f"<Run {self.experiment.name}/{self.id}, attempt {self.attempt}, "
+            f"{self._status}>"
+        )
+
+    @property
+    def status(self) -> Status:
+        """``created``, ``running``, ``completed``, ``failed`` or ``interrupted``."""
+        return self._status
+
+    @property
+    def name(self) -> str:
+        """The run's id; runs are called by it."""
+        return self.id
+
+    # -- life cycle --------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the run and make it the current one.
+
+        Returns:
+            The run itself.
+
+        Raises:
+            RunStateError: If it was started before.
+            NestedRunError: If the context is in another run that was not named
+                as parent.
+            RunHeldError: If another process resumed the run in the meantime.
+            StorageError: If its record cannot be written.
+            RequiredTrackerError: If a required tracker failed.
+        """
+        self._check_can_start()
+        if self._record is not None:
+            assert self.path is not None  # noqa: S101  # goes with the record
+            _record.claim(self.path, self.attempt, self.id)
+        began = time.time()
+        quick = quick_environment()
+        if self._record is not None:
+            self._open_record(began, quick)
+        self._status = "running"
+        dispatcher = self.experiment.trackers
+        for name, tracker in dispatcher.named_trackers.items():
+            if self.is_main or getattr(tracker.innermost, "every_rank", False) is True:
+                self.bus.add(name, tracker)
+        dispatcher._buses.append(self.bus)
+        _current.add_active(self)
+        self._signals.install()
+        try:
+            self.bus.start(
+                self._start_event(), self._record_data.get("trackers", {})
+            )
+        except BaseException as err:
+            self._end(*_read_outcome(err))
+            raise
+        if self._record is not None:
+            self._keeper = _Keeper(self._record, pathlib.Path.cwd())
+        if not self.is_main:
+            _say_rank_once(self.rank)
+        return self
+
+    def stop(self, status: Status | None = None) -> None:
+        """Stop the run; all trackers are told, flushed and cleaned up.
+
+        Args:
+            status: ``completed``, ``failed`` or ``interrupted``; by default
+                completed, or interrupted where SIGTERM had asked for it.
+
+        Raises:
+            RunStateError: If it was never started.
+        """
+        if self._status == "created":
+            msg = f"Run {self.id!r} was not started. Call run.start() first."
+            raise RunStateError(msg)
+        if self._status != "running":
+            msg = f"Run {self.id!r} has ended ({self._status}); stop() does nothing."
+            warn(msg, RunWarning)
+            return
+        self._end(status or "completed", None)
+
+    def __enter__(self) -> Self:
+        """Start the run."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop the run, with the status that the exception calls for."""
+        if os.getpid() == self._pid and self._status == "running":
+            self._end(*_read_outcome(error))
+
+    def bind(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return the function with this run as its current one.
+
+        For threads and executors, where several runs are active.
+
+        Args:
+            function: What to call.
+        """
+
+        @functools.wraps(function)
+        def bound(*args: P.args, **kwargs: P.kwargs) -> R:
+            before = _current.get_routes()
+            _current.set_routes(self.routes)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _current.set_routes(before)
+
+        return bound
+
+    # -- models and actors -------------------------------------------------------
+
+    def register_model(self, model: M, name: str | None = None) -> M:
+        """Make a model known to the run.
+
+        Args:
+            model: Any object; its ``repr`` is recorded as its architecture.
+            name: Its name, by default its class name.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            RegistrationError: If the model is registered already, here or in
+                another active run, or another one has the name.
+            RunStateError: If the run is not running.
+        """
+        self._require_running("register a model")
+        others = [run.registry for run in _current.active_runs() if run is not self]
+        self.bind(self.registry.add_model)(model, name, others)
+        return model
+
+    def unregister_model(self, model: object) -> None:
+        """Forget a model and its actors.
+
+        Args:
+            model: The model, or its name.
+
+        Raises:
+            RegistrationError: If it is not registered.
+        """
+        self.registry.remove_model(model)
+
+    def register_actor(
+        self,
+        actor: object,
+        model: object,
+        name: str | None = None,
+        *,
+        metadata: Any = None,
+    ) -> str:
+        """Make an object that works on a model known as a source of events.
+
+        Args:
+            actor: Any object, such as a trainer.
+            model: A registered model, or its name.
+            name: The actor's name, by default its ``name`` or its class name.
+            metadata: What to record of it, by default its public attributes.
+
+        Returns:
+            The actor's name.
+
+        Raises:
+            RegistrationError: If the model is not registered, or the actor or
+                its name is registered for it already.
+            RunStateError: If the run is not running.
+        """
+        self._require_running("register an actor")
+        return self.bind(self.registry.add_actor)(actor, model, name, metadata)
+
+    def unregister_actor(self, actor: object) -> None:
+        """Forget an actor.
+
+        Args:
+            actor: The actor.
+
+        Raises:
+            RegistrationError: If it is not registered.
+        """
+        self.registry.remove_actor(actor)
+
+    def open_loop(self, loop: Loop) -> None:
+        """Note a loop that must be closed before the run stops.
+
+        It is held weakly: a loop that was left and forgotten closes itself.
+        """
+        self._loops.append(weakref.ref(loop))
+
+    def close_loop(self, loop: Loop) -> bool:
+        """Forget a loop that closes itself; return whether it was open."""
+        found = any(ref() is loop for ref in self._loops)
+        self._loops = [ref for ref in self._loops if ref() not in (None, loop)]
+        return found
+
+    def next_step(self, source_name: str) -> int:
+        """Return the last step of a source, from which automatic steps go on."""
+        return self.last_steps.get(source_name, 0)
+
+    def interrupt_later(self, error: BaseException) -> None:
+        """Raise an exception at the next publish, or at stop.
+
+        An exception inside a generator that is being collected is swallowed by
+        Python; a KeyboardInterrupt must not be.
+        """
+        self.routes.pending = error
+        self.routes.clear()
+
+    # -- inside ------------------------------------------------------------------
+
+    def _check_can_start(self) -> None:
+        if self._status != "created":
+            msg = (
+                f"Run {self.id!r} was started before ({self._status}). Go on with it: "
+                f"experiment.create_run({self.id!r}, resume=True)."
+            )
+            raise RunStateError(msg)
+        if self.parent is not None:
+            if self.parent.status != "running":
+                msg = (
+                    f"The parent run {self.parent.id!r} is {self.parent.status}, not "
+                    f"running. Start it first."
+                )
+                raise RunStateError(msg)
+            return
+        outer = _current.context_run()
+        if outer is not None:
+            msg = (
+                f"Run {self.id!r} cannot start inside run {outer.id!r} of experiment "
+                f"{outer.experiment.name!r}. Stop that one first, or make this one a "
+                f"part of it: create_run(parent=run)."
+            )
+            raise NestedRunError(msg)
+
+    def _require_running(self, what: str) -> None:
+        if self._status != "running":
+            when = "has not started" if self._status == "created" else "has ended"
+            msg = (
+                f"Run {self.id!r} {when}, so it cannot {what}. Do it inside "
+                f"`with experiment.create_run() as run:`."
+            )
+            raise RunStateError(msg)
+
+    def _open_record(self, began: float, environment: dict[str, Any]) -> None:
+        assert self._record is not None  # noqa: S101  # the caller has looked
+        entry = {"attempt": self.attempt, "started": began, "environment": environment}
+        self._record.write(
+            must=True,
+            status="running",
+            error=None,
+            attempts=[*self._record_data["attempts"], entry],
+            next_check_in=began + _record.PROMISE_S,
+        )
+
+    def _start_event(self) -> StartExperimentEvent:
+        experiment = self.experiment
+        par_dir = experiment.par_dir
+        return StartExperimentEvent.unpublished(
+            config=self.config,
+            exp_name=experiment.name,
+            run_ts=_local_time(self._record_data["created"]),
+            run_id=self.id,
+            resumed=self.resumed,
+            par_dir=par_dir if self.is_main else par_dir / f"rank_{self.rank}",
+            tags=experiment.tags,
+            description=experiment.description,
+            attempt=self.attempt,
+        )
+
+    def _mark_interrupted(self) -> None:
+        self._marked = True
+
+    def _end(self, status: Status, error: BaseException | None) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child: the run is its parent's
+        with self._stopping:
+            if self._status != "running":
+                return
+            if self._marked and status == "completed":
+                status = "interrupted"
+            described = _describe(error)
+            reason = described["type"] if described else f"the run was {status}"
+            try:
+                self.bind(self._close_loops)(reason)
+            finally:
+                self._leave(status, described)
+        pending, self.routes.pending = self.routes.pending, None
+        if pending is not None and error is None:
+            raise pending
+
+    def _close_loops(self, reason: str) -> None:
+        while self._loops:
+            loop = self._loops[-1]()
+            if loop is None:
+                self._loops.pop()
+                continue
+            try:
+                loop.close(reason)
+            except Exception as err:  # noqa: BLE001  # the run must end all the same
+                _logger.exception("A loop failed to close: %s", err)  # noqa: TRY401
+            self.close_loop(loop)
+
+    def _leave(self, status: Status, error: dict[str, str] | None) -> None:
+        stop = StopExperimentEvent.unpublished(
+            self.experiment.name, self.id, status, self._summary, error
+        )
+        try:
+            self.bus.stop(stop)
+        finally:
+            self._status = status
+            self._close_record(status, error)
+            self._signals.restore()
+            self.routes.run = None
+            self.routes.clear()
+            if self.bus in self.experiment.trackers._buses:
+                self.experiment.trackers._buses.remove(self.bus)
+            _current.remove_active(self)
+            self.experiment._note_end(self)
+
+    def _close_record(self, status: str, error: dict[str, str] | None) -> None:
+        if self._record is None:
+            return
+        late = self._keeper.stop() if self._keeper is not None else {}
+        attempts = self._record.data["attempts"]
+        last = {**attempts[-1], "ended": time.time(), "status": status, "error": error}
+        last["environment"] = {**last["environment"], **late}
+        self._record.write(
+            status=status,
+            error=error,
+            attempts=[*attempts[:-1], last],
+            summary=dict(self._summary),
+            trackers=self.bus.states(),
+        )
+
+
+class _Keeper:
+    """Collects what takes long to collect, and checks in, off the training thread."""
+
+    def __init__(self, record: _record.RecordWriter, cwd: pathlib.Path) -> None:
+        self._record = record
+        self._cwd = cwd
+        self._over = threading.Event()
+        self._late: dict[str, Any] = {}
+        self._thread = threading.Thread(
+            target=self._work, name="drytrack-record", daemon=True
+        )
+        self._thread.start()
+
+    def _work(self) -> None:
+        self._late = slow_environment(self._cwd)
+        while not self._over.wait(_record.CHECK_IN_S):
+            self._record.write(next_check_in=time.time() + _record.PROMISE_S)
+
+    def stop(self) -> dict[str, Any]:
+        """End the thread; return what it has collected."""
+        self._over.set()
+        self._thread.join(timeout=_record.CHECK_IN_S)
+        return self._late
+
+
+def new_record(experiment: str, run_id: str, **entries: Any) -> dict[str, Any]:
+    """Return the record of a run that has not started."""
+    return {
+        "schema": _record.SCHEMA,
+        "uuid": str(uuid.uuid4()),
+        "id": run_id,
+        "experiment": experiment,
+        "status": "created",
+        "created": time.time(),
+        "attempts": [],
+        "error": None,
+        "trackers": {},
+        **entries,
+    }
+
+
+def _local_time(timestamp: float) -> Any:
+    import datetime
+
+    return datetime.datetime.fromtimestamp(timestamp)  # noqa: DTZ006  # for people
+
+
+def _read_outcome(error: BaseException | None) -> tuple[Status, BaseException | None]:
+    """Return the status that an exception stands for, and what to record of it."""
+    if error is None:
+        return "completed", None
+    if isinstance(error, SystemExit):
+        if error.code in (None, 0):
+            return "completed", None
+        if error.code == EXIT_CODE:
+            return "interrupted", error
+        return "failed", error
+    if isinstance(error, Exception):
+        return "failed", error
+    return "interrupted", error  # KeyboardInterrupt, GeneratorExit, CancelledError
+
+
+def _describe(error: BaseException | None) -> dict[str, str] | None:
+    if error is None:
+        return None
+    from drytrack.core._secrets import mask_text
+
+    kind = type(error)
+    lines = traceback.format_exception(kind, error, error.__traceback__)
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  # any exception's __str__
+        message = ""
+    return {
+        "type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
+        "message": mask_text(message),
+        "traceback": mask_text("".join(lines)),
+    }
+
+
+_rank_said = False
+
+
+def _say_rank_once(rank: int) -> None:
+    global _rank_said  # noqa: PLW0603  # once for each process
+    if not _rank_said:
+        _rank_said = True
+        _logger.info(
+            "Rank %d does not track; rank 0 does. To override: DRYTRACK_RANK=0, or "
+            "create_run(rank=0).",
+            rank,
+        )
+
+
+def _stop_at_exit() -> None:
+    """Stop what a notebook or a script has left running."""
+    for run in reversed(_current.active_runs()):
+        error = getattr(sys, "last_value", None)
+        run._end(*_read_outcome(error))
+
+
+atexit.register(_stop_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_current.forget_in_child)

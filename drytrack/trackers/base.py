@@ -1,0 +1,140 @@
+"""What several trackers share: folders, loading metrics, keeping them in memory."""
+
+from __future__ import annotations
+
+import abc
+import os
+import pathlib
+import re
+from collections.abc import Hashable
+from typing import ClassVar
+
+from drytrack.core import log_events
+from drytrack.core._history import AttemptCounter, Axis, Series, series_name
+from drytrack.core.track import Tracker
+
+__all__ = ["Dumper", "MemoryMetrics", "MetricLoader", "Series", "SourcedMetrics"]
+
+SourcedMetrics = dict[str, dict[str, Series]]
+"""Source → metric → its steps and values."""
+
+_TIME_STAMP = re.compile(r"(\d{4}-\d{2}-\d{2})_(\d{2}-\d{2}-\d{2}(?:_\d+)?)")
+
+
+class Dumper(Tracker):
+    """Base of trackers that write files of their own.
+
+    Attributes:
+        folder_name: The folder, below ``par_dir``, that all its runs share.
+    """
+
+    folder_name: ClassVar[str] = ""
+    notify = Tracker.notify.extend()
+
+    def __init__(self, par_dir: str | os.PathLike[str] | None = None) -> None:
+        """Choose where to write.
+
+        Args:
+            par_dir: By default the experiment's.
+        """
+        super().__init__()
+        self.par_dir = None if par_dir is None else pathlib.Path(par_dir).absolute()
+
+    @property
+    def run_dir(self) -> pathlib.Path:
+        """The folder for the current run; created when first asked for.
+
+        Raises:
+            AccessOutsideScopeError: If the tracker watches no run.
+        """
+        folder = self.find_run_dir(self.start_event)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def find_run_dir(self, start: log_events.StartExperimentEvent) -> pathlib.Path:
+        """Return the folder for the run of a start event, existing or not."""
+        base = self.par_dir or start.par_dir
+        folder = base / (self.folder_name or self.name) / start.exp_name
+        if stamp := _TIME_STAMP.fullmatch(start.run_id):
+            return folder / stamp[1] / stamp[2]
+        return folder / start.run_id
+
+
+class MetricLoader(abc.ABC):
+    """Gives back the metrics of a run."""
+
+    @abc.abstractmethod
+    def load_metrics(
+        self, model_name: str, max_epoch: int = -1, *, axis: str = "epoch"
+    ) -> SourcedMetrics:
+        """Load the metrics of a model by the attempt rule.
+
+        Args:
+            model_name: Name of the model; "" for step metrics without one.
+            max_epoch: The last epoch (or step) to load; negative for all.
+            axis: ``"epoch"``, ``"step"``, or another axis of step metrics.
+
+        Returns:
+            Source → metric → its epochs or steps and its values.
+        """
+
+
+class MemoryMetrics(Tracker, MetricLoader):
+    """Keeps the metrics of the current run in memory, by the attempt rule."""
+
+    notify = Tracker.notify.extend()
+
+    def __init__(self) -> None:
+        """Start without metrics."""
+        super().__init__()
+        self._axes: dict[tuple[str, str], Axis] = {}
+        self._attempts = AttemptCounter()
+
+    @notify.register
+    def _begin_memory(self, event: log_events.StartExperimentEvent) -> None:
+        if not event.resumed:
+            self._axes = {}
+            self._attempts = AttemptCounter()
+        self._attempts.see(event)
+
+    @notify.register
+    def _rewind(self, event: log_events.LoadModelEvent) -> None:
+        self._attempts.see(event)
+
+    @notify.register
+    def _keep_epoch(self, event: log_events.MetricEvent) -> None:
+        self._attempts.see(event)
+        axis = self._axes.setdefault((event.model_name, "epoch"), Axis())
+        attempt = self._attempts.attempt(event.model_name)
+        for name, value in event.metrics.items():
+            axis.add((event.source_name, name), attempt, event.epoch, value)
+
+    @notify.register
+    def _keep_step(self, event: log_events.StepMetricEvent) -> None:
+        axis = self._axes.setdefault((event.model_name, event.axis), Axis())
+        attempt = self._attempts.attempt(event.model_name)
+        for name, value in event.metrics.items():
+            key = (event.source_name, series_name(name, event.context))
+            axis.add(key, attempt, event.step, value)
+
+    def load_metrics(
+        self, model_name: str, max_epoch: int = -1, *, axis: str = "epoch"
+    ) -> SourcedMetrics:
+        """Return the metrics of a model; see `MetricLoader.load_metrics`."""
+        return resolve_axis(self._axes.get((model_name, axis), Axis()), max_epoch)
+
+
+def resolve_axis(axis: Axis, max_step: int = -1) -> SourcedMetrics:
+    """Return all series of an axis whose keys are (source, metric)."""
+    loaded: SourcedMetrics = {}
+    for key in axis.keys():  # noqa: SIM118  # no mapping
+        source, metric = _split(key)
+        series = axis.resolve(key, max_step)
+        if series.steps:
+            loaded.setdefault(source, {})[metric] = series
+    return loaded
+
+
+def _split(key: Hashable) -> tuple[str, str]:
+    source, metric = key  # type: ignore[misc]  # pairs, as added above
+    return source, metric
