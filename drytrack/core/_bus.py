@@ -42,6 +42,8 @@ BUSY_TIMEOUT_S = 60.0
 SAMPLED = 16
 """One delivery in so many is timed; a power of two."""
 
+_UNTIMED = SAMPLED - 1
+
 Handle = Callable[[Any], None]
 
 _logger = logging.getLogger("drytrack")
@@ -105,26 +107,31 @@ class Route:
         if bus.busy:
             bus.publish_while_busy(self, event)
             return
-        with bus.lock:
+        # `with lock` costs twice as much as the pair of calls. The pair is safe
+        # from a signal whose handler raises in between only inside the `try`.
+        try:
+            bus.acquire()
             bus.busy = True
-            try:
-                if self.record is not None:
-                    self.record(event)
-                count = self.count = self.count + 1
-                if count % SAMPLED:
-                    handlers, guests = self.table
-                    for handler in handlers:
-                        try:
-                            handler(event)
-                        except Exception as error:  # noqa: BLE001  # isolation
-                            bus.fail(guests[handlers.index(handler)], event, error)
-                else:
-                    self.serve_timed(event)
-                if bus.queue:
-                    bus.drain()
-            finally:
-                bus.busy = False
-        if bus.problems:
+            if self.record is not None:
+                self.record(event)
+            count = self.count = self.count + 1
+            if count & _UNTIMED:
+                handlers, guests = self.table
+                for handler in handlers:
+                    try:
+                        handler(event)
+                    except Exception as error:  # noqa: BLE001  # isolation
+                        bus.fail(guests[handlers.index(handler)], event, error)
+            else:
+                self.serve_timed(event)
+            if bus.unsettled:
+                bus.drain()
+            bus.busy = False
+            bus.release()
+        except BaseException:
+            bus.abandon()
+            raise
+        if bus.unsettled:
             bus.report()
 
     def serve_timed(self, event: Event) -> None:
@@ -146,13 +153,40 @@ class Route:
 
 
 class Bus:
-    """Delivers the events of one run to its trackers."""
+    """Delivers the events of one run to its trackers.
+
+    Attributes:
+        run: The run.
+        lock: Held while an event is recorded and delivered.
+        busy: Whether a handler is at work, in whatever thread.
+        unsettled: Whether events wait in the queue, or problems for a report.
+        guests: The trackers, by name.
+        history: The start event and the registrations, for late subscribers.
+    """
+
+    __slots__ = (
+        "_by_type",
+        "_states",
+        "acquire",
+        "busy",
+        "guests",
+        "history",
+        "lock",
+        "problems",
+        "queue",
+        "release",
+        "run",
+        "unsettled",
+    )
 
     def __init__(self, run: Run[Any]) -> None:
         """Start without trackers."""
         self.run = run
         self.lock = threading.RLock()
+        self.acquire = self.lock.acquire
+        self.release = self.lock.release
         self.busy = False
+        self.unsettled = False
         self.queue: collections.deque[tuple[Route, Event]] = collections.deque()
         self.problems: collections.deque[tuple[str, BaseException]] = (
             collections.deque()
@@ -288,6 +322,7 @@ class Bus:
             if route.record is not None:
                 route.record(event)
             self.queue.append((route, event))
+            self.unsettled = True
         else:
             route.deliver(event)
 
@@ -297,6 +332,16 @@ class Bus:
             route, event = self.queue.popleft()
             route.count += 1
             route.serve_timed(event)
+
+    def abandon(self) -> None:
+        """Let the bus go after an exception that no handler may keep.
+
+        Whoever is here was in `Route.deliver`, but perhaps not yet, or no
+        longer, in possession of the lock.
+        """
+        if self.lock._is_owned():  # type: ignore[attr-defined]  # threading.Condition uses it
+            self.busy = False
+            self.release()
 
     def push(
         self, event: IterateBatchEvent, metrics: Mapping[str, float], n_processes: int
@@ -313,7 +358,7 @@ class Bus:
                         f"Callback {name} failed on a batch of {event.source_name!r}: "
                         f"{_say(error)}. It is not called again in this pass."
                     )
-                    self.problems.append((what, error))
+                    self._note(what, error)
         self.report()
 
     def fail(self, guest: Guest, event: Event, error: Exception) -> None:
@@ -337,11 +382,18 @@ class Bus:
             if (number := getattr(event, field, None)) is not None:
                 where += f" ({field} {number})"
         what = f"Tracker {guest.name!r} failed on {where}: {_say(error)}. {outcome}"
-        self.problems.append((what, error))
+        self._note(what, error)
         self.rebuild()
+
+    def _note(self, what: str, error: BaseException) -> None:
+        self.problems.append((what, error))
+        self.unsettled = True
 
     def report(self) -> None:
         """Warn of what failed, now that everyone has been served."""
+        if self.busy:
+            return  # called by a handler: whoever called that reports
+        self.unsettled = bool(self.queue)
         first: Warning | None = None
         while self.problems:
             what, error = self.problems.popleft()
@@ -432,7 +484,7 @@ class Bus:
                     leave()
             except Exception as error:  # noqa: BLE001  # isolation
                 what = f"Tracker {guest.name!r} failed to clean up: {_say(error)}."
-                self.problems.append((what, error))
+                self._note(what, error)
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return what each tracker keeps in the run's record."""

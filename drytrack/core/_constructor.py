@@ -16,7 +16,7 @@ For ``MetricEvent`` the generated text is, in full::
             model_name = door_model_name(model_name, 'model_name')
         if type(source_name) is not str or source_name not in known_names:
             source_name = door_source_name(source_name, 'source_name')
-        if type(epoch) is not int or not -M <= epoch <= M:
+        if type(epoch) is not int or not -(2**63) <= epoch < 2**63:
             epoch = door_epoch(epoch, 'epoch')
         metrics = door_metrics(metrics, 'metrics')
         set_model_name(self, model_name)
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 # The cheap test that spares most values the call of their door.
 _SHORTCUTS: dict[_door.Door, str] = {
     _door.name: "type({f}) is not str or {f} not in known_names",
-    _door.index: "type({f}) is not int or not -M <= {f} <= M",
+    _door.index: f"type({{f}}) is not int or not {-(2**63)} <= {{f}} < {2**63}",
     _door.text: "type({f}) is not str",
     _door.snapshot: "type({f}) not in ATOMIC",
 }
@@ -74,7 +74,6 @@ def compile_constructor(cls: type[Event]) -> None:
         "known_names": known_names,
         "ATOMIC": _door.ATOMIC,
         "MISSING": _MISSING,
-        "M": 2**63 - 1,
     }
     parameters = ["self"]
     keyword_only = []

@@ -57,6 +57,8 @@ def class_name(kind: type) -> str:
 def convert(walk: Walk, value: Any) -> Plain:
     """Turn a value into plain data by the reader of its type."""
     kind = type(value)
+    if kind is Unreadable:
+        return walk.text(value.text)
     names = _names(kind)
     if any(name in _SECRET_CLASSES for _, name in names):
         return MASK

@@ -13,7 +13,7 @@ SECRET_NAMES = """
     OPENAI_API_KEY openai_key secret SECRET client_secret secret_key access_key
     aws_secret_access_key AWS_ACCESS_KEY_ID private_key ssh_key credential credentials
     auth basic_auth authorization Authorization oauth cookie db_pwd
-""".split()
+"""
 
 HARMLESS_NAMES = """
     tokenizer tokenizer_name max_tokens num_tokens token_count n_tokens tokens_per_batch
@@ -21,7 +21,7 @@ HARMLESS_NAMES = """
     mask_token class_token author authors authority secretary key keys monkey keyboard
     public_key primary_key sort_key passes bypass compass passive PWD lr
     password_length token_type api_key_env auth_method private_key_path
-""".split()
+"""
 
 LEAKS = [
     ("postgresql://ada:hunter2@db/runs", "hunter2"),
@@ -64,12 +64,12 @@ HARMLESS_TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("name", SECRET_NAMES)
+@pytest.mark.parametrize("name", SECRET_NAMES.split())
 def test_a_name_of_a_credential_is_secret(name):
     assert is_secret_key(name)
 
 
-@pytest.mark.parametrize("name", HARMLESS_NAMES)
+@pytest.mark.parametrize("name", HARMLESS_NAMES.split())
 def test_a_name_of_a_setting_is_no_secret(name):
     assert not is_secret_key(name)
 
