@@ -35,7 +35,11 @@ def _hydra() -> list[Tracker]:
     from drytrack.trackers.builtin_logging import BuiltinLogger
 
     logger = BuiltinLogger.for_hydra()
-    return [logger, *_optional("the progress bars", _fleeting_bars), *_optional("YAML", _yaml)]
+    return [
+        logger,
+        *_optional("the progress bars", _fleeting_bars),
+        *_optional("YAML", _yaml),
+    ]
 
 
 def _minimal() -> list[Tracker]:

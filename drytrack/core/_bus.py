@@ -14,23 +14,31 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from drytrack.core._guest import Guest, Handle
+from drytrack.core._ring import Ring
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
     BusBusyError,
+    DeliveryWarning,
+    DrytrackWarning,
     RequiredTrackerError,
     TrackerExceptionWarning,
 )
 from drytrack.core.log_events import (
     ActorRegistrationEvent,
+    EndEpochEvent,
     Event,
     IterateBatchEvent,
     ModelRegistrationEvent,
+    SaveModelEvent,
     StartExperimentEvent,
 )
 from drytrack.core.track import Tracker
 
 if TYPE_CHECKING:
     from drytrack.core._current import Deliver
+    from drytrack.core._worker import Worker
+    from drytrack.core.journal import JournalWriter
     from drytrack.core.run import Run
 
 MAX_FAILURES = 3
@@ -42,50 +50,28 @@ BUSY_TIMEOUT_S = 60.0
 SAMPLED = 16
 """One delivery in so many is timed; a power of two."""
 
-_UNTIMED = SAMPLED - 1
+RING_SIZE = 4096
+"""Events in memory for the background trackers; a power of two."""
 
-Handle = Callable[[Any], None]
+FULL_RING_WAIT_S = 1.0
+"""How long, in all, publishers wait for slow trackers where no journal helps."""
+
+CATCH_UP_INLINE = 10_000
+"""Missed events that a resumed inline tracker gets before the run goes on."""
+
+_UNTIMED = SAMPLED - 1
+_REMEMBERED = (ModelRegistrationEvent, ActorRegistrationEvent)
+_SYNCED = (EndEpochEvent, SaveModelEvent)
+
+_Problem = tuple[str, type[DrytrackWarning], BaseException | None]
 
 _logger = logging.getLogger("drytrack")
-
-
-class Guest:
-    """One tracker in one run.
-
-    Attributes:
-        name: Its name in the run.
-        tracker: The tracker, or its copy for this run.
-        failures: Failures in a row.
-        failed: Failures in all.
-        suspended_at: How many events had been published when it was
-            suspended; None while it takes part.
-        missed: Events that went by while it was suspended.
-        calls: Handlers called.
-        time_ns: Time that they took, extrapolated from the sampled ones.
-    """
-
-    def __init__(self, name: str, tracker: Tracker) -> None:
-        """Take part from now on."""
-        self.name = name
-        self.tracker = tracker
-        self.failures = 0
-        self.failed = 0
-        self.suspended_at: int | None = None
-        self.missed = 0
-        self.calls = 0
-        self.time_ns = 0
-
-    def handler(self, event_type: type[Event]) -> Handle | None:
-        """Return what to call for events of a type; None for nothing."""
-        if issubclass(type(self.tracker), Tracker):
-            return self.tracker._handler(event_type)
-        return lambda event: self.tracker.notify(event)  # a mock
 
 
 class Route:
     """The handlers for one event type, and how often they were called."""
 
-    __slots__ = ("bus", "count", "folded", "record", "table")
+    __slots__ = ("bus", "count", "folded", "record", "record_ns", "table")
 
     def __init__(self, bus: Bus) -> None:
         """Start without handlers."""
@@ -93,6 +79,7 @@ class Route:
         # Replaced as a whole: a delivery under way keeps the one it began with.
         self.table: tuple[tuple[Handle, ...], tuple[Guest, ...]] = ((), ())
         self.record: Handle | None = None
+        self.record_ns = 0
         self.count = 0
         self.folded = 0
 
@@ -112,10 +99,10 @@ class Route:
         try:
             bus.acquire()
             bus.busy = True
-            if self.record is not None:
-                self.record(event)
             count = self.count = self.count + 1
             if count & _UNTIMED:
+                if self.record is not None:
+                    self.record(event)
                 handlers, guests = self.table
                 for handler in handlers:
                     try:
@@ -135,7 +122,16 @@ class Route:
             bus.report()
 
     def serve_timed(self, event: Event) -> None:
-        """Call every handler and note how long each took."""
+        """Record the event, call every handler, and note how long each took."""
+        clock = time.perf_counter_ns
+        if self.record is not None:
+            began = clock()
+            self.record(event)
+            self.record_ns += (clock() - began) * SAMPLED
+        self.serve(event, SAMPLED)
+
+    def serve(self, event: Event, weight: int) -> None:
+        """Call every handler, and note how long each took, times a weight."""
         clock = time.perf_counter_ns
         for handler, guest in zip(*self.table, strict=True):
             began = clock()
@@ -143,7 +139,7 @@ class Route:
                 handler(event)
             except Exception as error:  # noqa: BLE001  # isolation
                 self.bus.fail(guest, event, error)
-            guest.time_ns += (clock() - began) * SAMPLED
+            guest.inline_ns += (clock() - began) * weight
 
     def fold(self) -> None:
         """Add what was counted since the last time to the guests."""
@@ -162,39 +158,63 @@ class Bus:
         unsettled: Whether events wait in the queue, or problems for a report.
         guests: The trackers, by name.
         history: The start event and the registrations, for late subscribers.
+        journal: Where events are recorded; None where they are not.
+        ring: The newest events, once somebody in the background wants them.
+        start_seq: Sequence number of this attempt's start event.
+        stopped: Whether the stop event has been published.
     """
 
     __slots__ = (
+        "__weakref__",
         "_by_type",
+        "_seq",
         "_states",
+        "_wait_left_s",
+        "_warned_dropped",
         "acquire",
         "busy",
         "guests",
         "history",
+        "journal",
         "lock",
+        "max_failures",
         "problems",
         "queue",
         "release",
+        "ring",
         "run",
+        "start_seq",
+        "stopped",
         "unsettled",
     )
 
-    def __init__(self, run: Run[Any]) -> None:
+    def __init__(self, run: Run[Any], journal: JournalWriter | None = None) -> None:
         """Start without trackers."""
         self.run = run
+        self.journal = journal
         self.lock = threading.RLock()
         self.acquire = self.lock.acquire
         self.release = self.lock.release
         self.busy = False
         self.unsettled = False
         self.queue: collections.deque[tuple[Route, Event]] = collections.deque()
-        self.problems: collections.deque[tuple[str, BaseException]] = (
-            collections.deque()
-        )
+        self.problems: collections.deque[_Problem] = collections.deque()
         self.guests: dict[str, Guest] = {}
         self.history: list[Event] = []
+        self.max_failures = MAX_FAILURES
+        self.start_seq = 0
+        self.stopped = False
+        self.ring: Ring | None = None
+        self._seq = 0
         self._by_type: dict[type[Event], Route] = {}
         self._states: dict[str, dict[str, Any]] = {}
+        self._wait_left_s = FULL_RING_WAIT_S
+        self._warned_dropped = False
+
+    @property
+    def last_seq(self) -> int:
+        """Sequence number of the newest event; 0 where nobody counts."""
+        return self.journal.seq if self.journal is not None else self._seq
 
     # -- who is called ---------------------------------------------------------
 
@@ -203,7 +223,7 @@ class Bus:
         with self.lock:
             handlers, guests = [], []
             for guest in self.guests.values():
-                if guest.suspended_at is not None:
+                if guest.suspended_at is not None or guest.worker is not None:
                     continue
                 handler = guest.handler(event_type)
                 if handler is not None:
@@ -223,11 +243,53 @@ class Bus:
 
     def _recorder(self, event_type: type[Event]) -> Handle | None:
         """Return what keeps events of a type, before any handler sees them."""
-        return self.history.append if issubclass(event_type, _REMEMBERED) else None
+        steps: list[Handle] = []
+        if self.journal is not None:
+            steps.append(self.journal.append)
+            if issubclass(event_type, _SYNCED):
+                steps.append(self._sync)
+        elif self.ring is not None:
+            steps.append(self._number)
+        if self.ring is not None:
+            steps.append(self._put_in_ring)
+        if issubclass(event_type, _REMEMBERED):
+            steps.append(self.history.append)
+        if len(steps) <= 1:
+            return steps[0] if steps else None
 
-    def _on_probation(
-        self, guest: Guest, handler: Handle
-    ) -> Handle:
+        def record(event: Event) -> None:
+            for step in steps:
+                step(event)
+
+        return record
+
+    def _sync(self, event: Event) -> None:
+        assert self.journal is not None  # noqa: S101  # see _recorder
+        self.journal.sync()
+
+    def _number(self, event: Event) -> None:
+        """Stamp an event that no journal has stamped."""
+        self._seq += 1
+        object.__setattr__(event, "_stamp", (self._seq, self.run.attempt, time.time()))
+
+    def _put_in_ring(self, event: Event) -> None:
+        ring = self.ring
+        assert ring is not None  # noqa: S101  # see _recorder
+        seq = event._stamp[0]  # type: ignore[attr-defined]  # set a moment ago
+        if self.journal is None and not seq & 63:
+            self._wait_for_room(ring, seq)
+        ring.put(seq, event)
+
+    def _wait_for_room(self, ring: Ring, seq: int) -> None:
+        """Give slow trackers a little time, where what they miss is lost."""
+        workers = [guest.worker for guest in self.guests.values() if guest.worker]
+        while self._wait_left_s > 0 and any(
+            seq - worker.position > ring.size - 2 * 64 for worker in workers
+        ):
+            time.sleep(0.01)
+            self._wait_left_s -= 0.01
+
+    def _on_probation(self, guest: Guest, handler: Handle) -> Handle:
         """Forgive earlier failures on success; costs those who failed alone."""
         if not guest.failures:
             return handler
@@ -241,11 +303,12 @@ class Bus:
 
     def rebuild(self) -> None:
         """Forget the routes; each is built again when next needed."""
-        for route in self._by_type.values():
-            route.fold()
-        self.run.routes.clear()
-        for event_type in list(self._by_type):
-            self.resolve(event_type)
+        with self.lock:
+            for route in self._by_type.values():
+                route.fold()
+            self.run.routes.clear()
+            for event_type in list(self._by_type):
+                self.resolve(event_type)
 
     def trackers(self) -> dict[str, Tracker]:
         """Return the trackers of this run by name."""
@@ -254,33 +317,52 @@ class Bus:
     def add(self, name: str, tracker: Tracker) -> None:
         """Let a tracker take part; in mid-run it is told what it missed."""
         with self.lock:
-            is_tracker = issubclass(type(tracker), Tracker)
-            guest = Guest(name, tracker._for_run() if is_tracker else tracker)
-            self.guests[name] = guest
-            if self.history:
-                for event in list(self.history):
-                    self._welcome(guest, event)
+            guest = self.guests[name] = Guest(name, tracker)
+            if self.history and not self.stopped:
+                missed = list(self.history[1:])
+                if guest.background:
+                    self._start_worker(guest, self.last_seq, missed)
+                else:
+                    self._welcome(guest, self.history[0])
+                    for event in missed:
+                        self._welcome(guest, event)
             self.rebuild()
         self.report()
 
     def remove(self, name: str) -> None:
-        """Let a tracker leave, cleaned up."""
+        """Let a tracker leave, cleaned up; what is on its way to it is dropped."""
         with self.lock:
             guest = self.guests.pop(name, None)
             self.rebuild()
-            if guest is not None:
-                self._dismiss(guest)
+        if guest is not None:
+            worker = guest.worker
+            if worker is not None:
+                worker.abandon()
+            else:
+                self.dismiss(guest)
         self.report()
 
     def resume(self, name: str) -> None:
-        """Let a suspended tracker go on."""
-        with self.lock:
-            guest = self.guests.get(name)
-            if guest is not None and guest.suspended_at is not None:
-                guest.missed += self.published() - guest.suspended_at
-                guest.suspended_at = None
-                guest.failures = 0
-                self.rebuild()
+        """Let a suspended tracker go on at once, with what it had missed."""
+        guest = self.guests.get(name)
+        if guest is not None and guest.worker is not None:
+            guest.worker.wake()
+
+    def _start_worker(self, guest: Guest, cursor: int, prelude: list[Event]) -> None:
+        guest.worker = self._make_worker(guest, cursor, prelude)
+        if guest.required and not guest.worker.open_now():
+            return
+        guest.worker.start()
+
+    def _make_worker(self, guest: Guest, cursor: int, prelude: list[Event]) -> Worker:
+        # Loads the JSON encoder, which a run without record or worker never needs.
+        from drytrack.core._worker import Worker
+
+        if self.ring is None:
+            keep_large = self.journal is None
+            self.ring = Ring(self.last_seq, size=RING_SIZE, keep_large=keep_large)
+            self.rebuild()
+        return Worker(self, guest, cursor, prelude)
 
     # -- how it is called ------------------------------------------------------
 
@@ -331,7 +413,7 @@ class Bus:
         while self.queue:
             route, event = self.queue.popleft()
             route.count += 1
-            route.serve_timed(event)
+            route.serve(event, 1)
 
     def abandon(self) -> None:
         """Let the bus go after an exception that no handler may keep.
@@ -354,39 +436,87 @@ class Bus:
                 except Exception as error:  # noqa: BLE001  # isolation
                     event.push_updates.remove(callback)
                     name = getattr(callback, "__qualname__", repr(callback))
-                    what = (
-                        f"Callback {name} failed on a batch of {event.source_name!r}: "
-                        f"{_say(error)}. It is not called again in this pass."
+                    self.note(
+                        f"Callback {name} failed on a batch of {event.source_name!r} "
+                        f"and is not called again in this pass",
+                        error,
                     )
-                    self._note(what, error)
         self.report()
 
     def fail(self, guest: Guest, event: Event, error: Exception) -> None:
         """Count a handler's failure; the third in a row suspends its tracker."""
+        at_start = isinstance(event, StartExperimentEvent)
+        stamp = event.stamp
+        if not guest.failures and stamp is not None:
+            guest.streak_seq = stamp.seq
+        guest.failed_for_good += 1
+        self.count_failure(guest, event, error, at_start=at_start)
+        if guest.suspended_at is not None and guest.worker is None:
+            cursor = self.last_seq
+            if self.journal is not None:  # it will get what it failed on
+                cursor = guest.streak_seq - 1
+                guest.failed_for_good -= guest.failures
+            guest.worker = self._make_worker(guest, cursor, [])
+            guest.worker.catch_up(opened=not at_start)
+        self.rebuild()
+
+    def count_failure(
+        self,
+        guest: Guest,
+        event: Event,
+        error: Exception,
+        *,
+        at_start: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        """Count a failure, suspend where it is the third, and note what to say."""
         guest.failures += 1
         guest.failed += 1
-        at_start = isinstance(event, StartExperimentEvent)
         if at_start or guest.failures >= MAX_FAILURES:
-            guest.suspended_at = self.published()
+            if guest.suspended_at is None:
+                guest.suspended_at = self.last_seq
             outcome = (
-                f"It is suspended; experiment.trackers.resume({guest.name!r}) lets it "
-                f"go on."
+                "It is suspended, and tried again with growing pauses; "
+                f"experiment.trackers.resume({guest.name!r}) tries at once"
             )
         else:
             outcome = (
                 f"The run goes on; after {MAX_FAILURES} failures in a row the "
-                f"tracker is suspended."
+                f"tracker is suspended"
             )
+        if quiet:
+            _logger.debug("tracker %r failed again: %r", guest.name, error)
+            return
         where = type(event).__name__
         for field in ("epoch", "step"):
             if (number := getattr(event, field, None)) is not None:
                 where += f" ({field} {number})"
         what = f"Tracker {guest.name!r} failed on {where}: {_say(error)}. {outcome}"
-        self._note(what, error)
-        self.rebuild()
+        self.tell(f"{what}.", TrackerExceptionWarning, error)
 
-    def _note(self, what: str, error: BaseException) -> None:
-        self.problems.append((what, error))
+    def note(self, what: str, error: BaseException) -> None:
+        """Note that a tracker has raised, outside of its handlers."""
+        self.tell(f"{what}: {_say(error)}.", TrackerExceptionWarning, error)
+
+    def note_dropped(self, name: str) -> None:
+        """Note, once, that a slow tracker loses events for want of a journal."""
+        if not self._warned_dropped:
+            self._warned_dropped = True
+            msg = (
+                f"Tracker {name!r} is too slow for this run, and without a record what "
+                f"it misses is dropped. Let the run keep a record: create_run(record="
+                f"True)."
+            )
+            self.tell(msg, DeliveryWarning)
+
+    def tell(
+        self,
+        what: str,
+        category: type[DrytrackWarning],
+        error: BaseException | None = None,
+    ) -> None:
+        """Note a warning, to be raised when everyone has been served."""
+        self.problems.append((what, category, error))
         self.unsettled = True
 
     def report(self) -> None:
@@ -396,62 +526,88 @@ class Bus:
         self.unsettled = bool(self.queue)
         first: Warning | None = None
         while self.problems:
-            what, error = self.problems.popleft()
-            trace = (type(error), error, error.__traceback__)
-            _logger.debug("%s", what, exc_info=trace)
+            what, category, error = self.problems.popleft()
+            if error is not None:
+                trace = (type(error), error, error.__traceback__)
+                _logger.debug("%s", what, exc_info=trace)
             try:
-                warn(what, TrackerExceptionWarning)
+                warn(what, category)
             except Warning as raised:  # warnings are errors: tell all, raise one
                 raised.__cause__ = error
                 first = first or raised
         if first is not None:
             raise first
 
-    def published(self) -> int:
-        """Return how many events somebody has been called for."""
-        return sum(route.count for route in self._by_type.values())
-
     # -- life cycle --------------------------------------------------------------
 
-    def start(self, event: StartExperimentEvent, states: Mapping[str, Any]) -> None:
+    def start(self, event: StartExperimentEvent, kept: Mapping[str, Any]) -> None:
         """Let every tracker enter the run, then tell them of its start.
 
         Args:
             event: The start event.
-            states: What each tracker kept in the run's record.
+            kept: What the run's record says of each tracker.
 
         Raises:
             RequiredTrackerError: If a required tracker failed.
         """
         with self.lock:
-            self._states = {name: dict(state) for name, state in states.items()}
+            self._states = {
+                name: dict(entry.get("state", {})) for name, entry in kept.items()
+            }
             self.history.append(event)
+            if self.journal is not None:
+                self.journal.append(event)
+                self.journal.sync()
+            else:
+                self._number(event)
+            self.start_seq = self.last_seq
             for guest in list(self.guests.values()):
-                self._welcome(guest, event)
+                if guest.background:
+                    cursor = self.start_seq
+                    if event.resumed and self.journal is not None:
+                        cursor = int(kept.get(guest.name, {}).get("cursor", 0))
+                    self._start_worker(guest, cursor, [])
+                else:
+                    self._welcome(guest, event)
+                    self._catch_up(guest, event)
             self.rebuild()
         for guest in self.guests.values():
-            required = getattr(guest.tracker, "required", False) is True
-            if required and guest.suspended_at is not None:
+            if guest.required and guest.suspended_at is not None:
                 what, cause = next(
                     (what, error)
-                    for what, error in self.problems
+                    for what, _, error in self.problems
                     if what.startswith(f"Tracker {guest.name!r} ")
                 )
                 msg = f"The run needs its tracker {guest.name!r}. {what}"
                 raise RequiredTrackerError(msg) from cause
         self.report()
 
+    def _catch_up(self, guest: Guest, start: StartExperimentEvent) -> None:
+        """Give an inline tracker of a resumed run what it had missed."""
+        if not start.resumed or self.journal is None or guest.suspended_at is not None:
+            return
+        known = guest.last_seq()
+        if known is None or known >= self.start_seq - 1:
+            return
+        if self.start_seq - known > CATCH_UP_INLINE:
+            guest.suspended_at = known
+            guest.worker = self._make_worker(guest, known, [])
+            guest.worker.catch_up(opened=True)
+            guest.worker.wake()
+            return
+        from drytrack.core._worker import read_missed
+
+        for event in read_missed(self, known):
+            self._welcome(guest, event)
+
     def _welcome(self, guest: Guest, event: Event) -> None:
-        """Tell one tracker of the start, or of a registration that it missed."""
+        """Tell one tracker of the start, or of something that it missed."""
         if guest.suspended_at is not None:
             return
         busy, self.busy = self.busy, True
         try:
-            if isinstance(event, StartExperimentEvent) and issubclass(
-                type(guest.tracker), Tracker
-            ):
-                state = self._states.setdefault(guest.name, {})
-                guest.tracker._open(event, state, driver=self)
+            if isinstance(event, StartExperimentEvent):
+                self.open(guest)
             handler = guest.handler(type(event))
             if handler is not None:
                 handler(event)
@@ -463,35 +619,116 @@ class Bus:
             if not busy:
                 self.drain()
 
-    def stop(self, event: Event) -> None:
-        """Tell every tracker of the end, let them leave, and say who failed."""
+    def open(self, guest: Guest) -> None:
+        """Give a tracker what it needs of the run."""
+        start = self.history[0]
+        assert isinstance(start, StartExperimentEvent)  # noqa: S101  # put there first
+        guest.open(start, self._states.setdefault(guest.name, {}), self)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until every tracker has received and flushed what is published.
+
+        Args:
+            timeout_s: Seconds to wait at the most.
+
+        Returns:
+            Whether all did.
+        """
+        deadline = time.monotonic() + timeout_s
+        target = self.last_seq
+        with self.lock:
+            for guest in self.guests.values():
+                if guest.worker is None:
+                    guest.flush(self)
+        workers = [guest.worker for guest in self.guests.values() if guest.worker]
+        for worker in workers:
+            worker.wake()
+        while any(
+            worker.cursor < target and not worker.done.is_set() for worker in workers
+        ):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.005)
+        return True
+
+    def stop(self, event: Event, timeout_s: float) -> None:
+        """Tell every tracker of the end, let them leave, and say who failed.
+
+        Args:
+            event: The stop event.
+            timeout_s: Seconds that the background trackers have, all together.
+        """
         try:
-            self.publish(event)
+            with self.lock:
+                self.publish(event)
+                self.stopped = True
+            if self.journal is not None:
+                self.journal.sync()
         finally:
+            workers = [guest.worker for guest in self.guests.values() if guest.worker]
+            for worker in workers:
+                worker.finish()
             with self.lock:
                 for guest in reversed(list(self.guests.values())):
-                    self._dismiss(guest)
+                    if guest.worker is None:
+                        self.dismiss(guest)
+            deadline = time.monotonic() + timeout_s
+            for worker in workers:
+                worker.done.wait(max(0.0, deadline - time.monotonic()))
+                worker.abandon()
+            with self.lock:
                 for route in self._by_type.values():
                     route.fold()
+                self._note_missed()
             self.report()
 
-    def _dismiss(self, guest: Guest) -> None:
-        tracker = guest.tracker
-        is_tracker = issubclass(type(tracker), Tracker)
-        for leave in (tracker.clean_up, tracker._close if is_tracker else None):
+    def _note_missed(self) -> None:
+        for guest in self.guests.values():
+            worker = guest.worker
+            missed = guest.failed_for_good
+            if worker is not None:
+                missed += worker.dropped + worker.behind
+            if not missed:
+                continue
+            remedy = "Nothing has kept them."
+            if self.journal is not None:
+                remedy = (
+                    f"The journal has them: drytrack replay {self.journal.folder} "
+                    f"--to {guest.name}."
+                )
+            msg = f"Tracker {guest.name!r} has missed {missed} events. {remedy}"
+            self.tell(msg, DeliveryWarning)
+
+    def dismiss(self, guest: Guest) -> None:
+        """Let a tracker release what it holds."""
+        for leave in guest.ways_out():
             try:
-                if leave is not None:
-                    leave()
+                leave()
             except Exception as error:  # noqa: BLE001  # isolation
-                what = f"Tracker {guest.name!r} failed to clean up: {_say(error)}."
-                self._note(what, error)
+                self.note(f"Tracker {guest.name!r} failed to clean up", error)
 
-    def states(self) -> dict[str, dict[str, Any]]:
-        """Return what each tracker keeps in the run's record."""
-        return {name: dict(state) for name, state in self._states.items()}
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """Return what the run's record says of each tracker."""
+        entries: dict[str, dict[str, Any]] = {
+            name: {"state": dict(state)} for name, state in self._states.items()
+        }
+        for name, guest in self.guests.items():
+            entry = entries.setdefault(name, {"state": {}})
+            worker = guest.worker
+            entry["cursor"] = self.last_seq if worker is None else worker.cursor
+        return entries
 
+    def record_cost(self) -> tuple[int, int]:
+        """Return how many events were recorded, and the time that took (ns)."""
+        routes = self._by_type.values()
+        recorded = [route for route in routes if route.record is not None]
+        return sum(r.count for r in recorded), sum(r.record_ns for r in recorded)
 
-_REMEMBERED = (ModelRegistrationEvent, ActorRegistrationEvent)
+    def fold(self) -> None:
+        """Bring the counts of all trackers up to date."""
+        with self.lock:
+            for route in self._by_type.values():
+                route.fold()
 
 
 def _say(error: BaseException) -> str:

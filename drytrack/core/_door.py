@@ -16,10 +16,10 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from drytrack.core._frozen import FrozenDict, FrozenList
-from drytrack.core._names import check_name, known_names
+from drytrack.core._names import check_name, known_names, shorten
 from drytrack.core.exceptions import EventValueError, MetricValueError
 
 Door = Callable[[object, str], object]
@@ -69,69 +69,79 @@ def metrics(value: object, field: str) -> FrozenDict[str, float]:
         return frozen
     return FrozenDict(
         {
-            check_name(name, "metric name"): _to_float(name, number)
+            check_name(name, "metric name"): _to_float(number, f"metric {name!r}")
             for name, number in frozen.items()
         }
     )
 
 
-def _to_float(name: str, value: object) -> float:
-    if type(value) in _SCALARS or isinstance(value, _SCALARS):
-        scalar = value
-    elif isinstance(value, (str, bytes, complex)) or not hasattr(value, "item"):
-        scalar = None
-    else:
+def _to_float(value: object, what: str) -> float:
+    """Return a number of any library as a float."""
+    if type(value) is float:
+        return value
+    scalar = value
+    if not isinstance(value, _SCALARS):
         # An array's item() of text is a str, of a datetime64 an int.
         kind = getattr(getattr(value, "dtype", None), "kind", "f")
-        scalar = None
-        if kind in "biufV":  # V: bfloat16 and float8 of ml_dtypes
-            try:
-                scalar = value.item()
-            except Exception as err:  # noqa: BLE001  # any library's item()
-                raise _metric_error(name, value) from err
-    if not isinstance(scalar, _SCALARS):
-        number = getattr(value, "__float__", None)
-        # Decimal and Fraction are numbers without item(); text is none.
-        if not (scalar is None and _is_real(value) and number is not None):
-            raise _metric_error(name, value)
-        scalar = value
+        if kind not in "biufOV":  # O: a Fraction; V: bfloat16 of ml_dtypes
+            raise _number_error(value, what)
+        if hasattr(value, "item"):
+            scalar = _read_item(value, what)
+        if not isinstance(scalar, _SCALARS) and not _is_real(scalar):
+            raise _number_error(value, what)
     try:
-        return float(scalar)  # type: ignore[arg-type]  # has __float__
+        number = float(scalar)  # type: ignore[arg-type]  # has __float__
     except OverflowError:
-        msg = (
-            f"metric {name!r} is too large for a 64-bit float. Pass its logarithm, "
-            f"or float('inf')."
-        )
-        raise MetricValueError(msg) from None
+        number = math.inf
     except (TypeError, ValueError) as err:
-        raise _metric_error(name, value) from err
+        raise _number_error(value, what) from err
+    if math.isinf(number) and scalar != number:
+        size = type(scalar).__name__
+        if isinstance(scalar, int):
+            size += f" of {scalar.bit_length()} bits"
+        msg = (
+            f"{what} must fit in a 64-bit float, got {size}. Pass its logarithm, or "
+            f"float('inf')."
+        )
+        raise MetricValueError(msg)
+    return number
+
+
+def _read_item(value: Any, what: str) -> object:
+    try:
+        # The item() of what is masked is 0.0, and it is no value at all.
+        if type(value).__module__.startswith("numpy.ma") and value.mask.all():
+            return math.nan
+        return value.item()
+    except Exception as err:  # any library's item()
+        raise _number_error(value, what) from err
 
 
 def _is_real(value: object) -> bool:
     import numbers
     from decimal import Decimal
 
+    # Decimal, Fraction and numpy.longdouble; text is none.
     return isinstance(value, (numbers.Real, Decimal))
 
 
-def _metric_error(name: str, value: object) -> MetricValueError:
+def _number_error(value: object, what: str) -> MetricValueError:
+    found = type(value).__name__
     shape = getattr(value, "shape", None)
     if shape is not None:
-        what = f"{type(value).__name__} of shape {tuple(shape)}"
+        found += f" of shape {shape if isinstance(shape, str) else tuple(shape)}"
         if (dtype := getattr(value, "dtype", None)) is not None:
-            what += f" and type {dtype}"
-    else:
-        what = type(value).__name__
-        if isinstance(value, (list, tuple, set, Mapping)):
-            what += f" of length {len(value)}"
-        elif isinstance(value, str):
-            what += f" {value[:40]!r}"
+            found += f" and type {dtype}"
+    elif isinstance(value, (list, tuple, set, Mapping)):
+        found += f" of length {len(value)}"
+    elif isinstance(value, (str, bytes)):
+        found += f" {shorten(value)}"
     cure = {
         "NoneType": "Leave it out, or pass float('nan').",
         "str": "Pass float(…) of it, or publish a TextEvent.",
         "complex": "Pass its real part or its absolute value.",
     }.get(type(value).__name__, "Pass its mean, or one element.")
-    return MetricValueError(f"metric {name!r} must be a number, got {what}. {cure}")
+    return MetricValueError(f"{what} must be a number, got {found}. {cure}")
 
 
 def index(value: object, field: str) -> int:
@@ -145,14 +155,17 @@ def index(value: object, field: str) -> int:
     except (TypeError, ValueError, RuntimeError):
         if not (isinstance(value, float) and value.is_integer()):
             msg = (
-                f"{field} must be an integer, got {type(value).__name__} {value!r:.80}. "
-                f"Pass int(…) of it."
+                f"{field} must be an integer, got {type(value).__name__} "
+                f"{shorten(value)}. Pass int(…) of it."
             )
             raise EventValueError(msg) from None
         number = int(value)
     number = int(number)
     if number not in _INT64:
-        msg = f"{field} {number:.3e} does not fit in 64 bits. Count from a nearer start."
+        msg = (
+            f"{field} has {number.bit_length()} bits, more than the 63 of an integer "
+            f"in a file. Count from a nearer start."
+        )
         raise EventValueError(msg)
     return number
 
@@ -173,8 +186,17 @@ def optional_name(value: object, field: str) -> str:
 
 
 def text(value: object, field: str) -> str:
-    """Return any text; what is none becomes its ``str``."""
-    return value if type(value) is str else str(value)
+    """Return any text; what is none becomes its ``str``.
+
+    Lone surrogates, which no file could hold, are written as escapes.
+    """
+    found = value if type(value) is str else str(value)
+    return found.encode("utf-8", "backslashreplace").decode()
+
+
+def optional_text(value: object, field: str) -> str | None:
+    """Return any text, or None."""
+    return None if value is None else text(value, field)
 
 
 def plain(value: object, field: str) -> object:
@@ -185,14 +207,14 @@ def plain(value: object, field: str) -> object:
     return freeze(to_plain(value))
 
 
-def plain_mapping(value: object, field: str) -> object:
+def plain_mapping(value: object, field: str) -> FrozenDict[str, object]:
     """Turn a mapping, or an object with attributes, into a frozen mapping.
 
     Raises:
         EventValueError: If ``value`` has no named parts.
     """
     result = plain(value, field)
-    if not isinstance(result, dict):
+    if not isinstance(result, FrozenDict):
         msg = (
             f"{field} must be a mapping, got {type(value).__name__}. "
             f"Pass a dictionary of names and values."
@@ -206,13 +228,19 @@ _NO_CONTEXT: Final[FrozenDict[str, object]] = FrozenDict()
 
 def context(value: object, field: str) -> object:
     """Copy the labels of an event; most have none."""
-    if not value:
+    if value is None or value is _NO_CONTEXT:
         return _NO_CONTEXT
     if type(value) is dict and all(
-        type(key) is str and type(item) in (str, int) for key, item in value.items()
+        type(key) is str
+        and key in known_names
+        and ((type(item) is str and item.isascii()) or type(item) is bool)
+        for key, item in value.items()
     ):
-        return FrozenDict(value)
-    return plain_mapping(value, field)
+        return FrozenDict(value) if value else _NO_CONTEXT
+    result = plain_mapping(value, field)
+    return FrozenDict(
+        {check_name(key, f"{field} key"): item for key, item in result.items()}
+    )
 
 
 def names(value: object, field: str) -> FrozenList[str]:
@@ -231,9 +259,10 @@ def number_or_numbers(value: object, field: str) -> object:
         return value
     if isinstance(value, Mapping):
         return metrics(value, field)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return FrozenList([_to_float(field, item) for item in value])
-    return _to_float(field, value)
+    is_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    if is_sequence or getattr(value, "ndim", 0) == 1:
+        return FrozenList([_to_float(item, field) for item in value])  # type: ignore[attr-defined]  # a sequence
+    return _to_float(value, field)
 
 
 def numbers(value: object, field: str) -> FrozenList[float]:
@@ -244,7 +273,7 @@ def numbers(value: object, field: str) -> FrozenList[float]:
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
         msg = f"{field} must be a list of numbers, got {type(value).__name__}."
         raise EventValueError(f"{msg} Pass a list or a one-dimensional array.")
-    result = FrozenList([_to_float(field, item) for item in value])
+    result = FrozenList([_to_float(item, f"each of {field}") for item in value])
     if not all(map(math.isfinite, result)):
         msg = f"{field} holds NaN or infinity. Leave such values out and count them."
         raise EventValueError(msg)
@@ -275,15 +304,23 @@ def cells(value: object, field: str) -> FrozenList[object]:
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
         msg = f"{field} must be a list of rows, got {type(value).__name__}."
         raise EventValueError(f"{msg} Pass a list of lists.")
-    return FrozenList([FrozenList([_cell(cell) for cell in row]) for row in value])
+    return FrozenList([_row(row, field) for row in value])
+
+
+def _row(value: object, field: str) -> FrozenList[object]:
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping)):
+        msg = (
+            f"{field} must be a list of rows, got one of type {type(value).__name__}. "
+            f"Pass a list of lists; of a data frame, its values."
+        )
+        raise EventValueError(msg)
+    return FrozenList([_cell(cell) for cell in value])
 
 
 def _cell(value: object) -> object:
     if type(value) in ATOMIC:
         return value
-    from drytrack.core._plain import to_plain
-
-    return to_plain(value)
+    return plain(value, "cell")
 
 
 def image(value: object, field: str) -> object:
@@ -312,26 +349,35 @@ def snapshot(value: object, field: str) -> object:
     functions kept; other objects are deep-copied, or turned into plain data
     where they cannot be.
     """
+    try:
+        return _copy(value, field)
+    except RecursionError:  # a container in itself
+        return plain(value, field)
+
+
+def _copy(value: Any, field: str) -> object:
     if type(value) in ATOMIC or isinstance(value, _IMMUTABLE):
         return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
     if isinstance(value, tuple):
-        items = [snapshot(item, field) for item in value]
+        items: list[Any] = [_copy(item, field) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if isinstance(value, (set, frozenset)):
         return frozenset(value)
     if isinstance(value, Mapping):
-        return FrozenDict({key: snapshot(item, field) for key, item in value.items()})
+        return FrozenDict({key: _copy(item, field) for key, item in value.items()})
     if isinstance(value, list):
-        return FrozenList([snapshot(item, field) for item in value])
+        return FrozenList([_copy(item, field) for item in value])
     if hasattr(value, "detach") and hasattr(value, "clone"):
         return value.detach().clone()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray):
-        copied = value.copy()
-        copied.flags.writeable = False
-        return copied
     import copy
 
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        copied = copy.deepcopy(value) if value.dtype.hasobject else value.copy()
+        copied.flags.writeable = False
+        return copied
     try:
         return copy.deepcopy(value)
     except Exception:  # noqa: BLE001  # locks, generators, a user's __deepcopy__

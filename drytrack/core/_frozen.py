@@ -2,7 +2,8 @@
 
 Events share their payload between trackers, so a payload must not change.
 Subclasses of the built-ins, unlike ``types.MappingProxyType``, still pickle,
-copy, compare, and serialise with json, orjson and PyYAML.
+copy, compare, and serialise with json and orjson (PyYAML's safe dumper knows
+no subclasses of anything).
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class FrozenDict(dict[K, V]):
     """A ``dict`` whose content is fixed at creation."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]  # refused on purpose
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]  # refused on purpose
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[type, tuple[dict[K, V]]]:
         """Pickle and copy through the constructor: items cannot be set."""
@@ -38,9 +39,9 @@ class FrozenList(list[V]):
     """A ``list`` whose content is fixed at creation."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]  # refused on purpose
-    append = extend = insert = remove = pop = _refuse  # type: ignore[assignment]  # refused on purpose
-    clear = sort = reverse = _refuse  # type: ignore[assignment]  # refused on purpose
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = remove = pop = _refuse
+    clear = sort = reverse = _refuse
 
     def __reduce__(self) -> tuple[type, tuple[list[V]]]:
         """Pickle and copy through the constructor: items cannot be set."""

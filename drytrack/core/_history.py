@@ -8,6 +8,7 @@ of a step counts. Nothing is ever deleted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from drytrack.core.log_events import (
 Attempt = tuple[int, int]
 """Number of the start, and of the rewind since it."""
 
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
+
 
 class Series(NamedTuple):
     """The values of one metric, in the order of their steps.
@@ -37,35 +40,56 @@ class Series(NamedTuple):
 
 
 def series_name(metric: str, context: Mapping[str, object]) -> str:
-    """Return what a metric is called beside the same one in other contexts."""
+    """Return what a metric is called beside the same one in other contexts.
+
+    Like every name it is one line: what a label holds of control characters
+    is shown escaped.
+    """
     if not context:
         return metric
     labels = ", ".join(f"{key}={context[key]}" for key in sorted(context))
+    if not labels.isprintable():
+        labels = _BREAKS.sub(_escape, labels)
     return f"{metric} [{labels}]"
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 class AttemptCounter:
     """Tells, from the events of a run in their order, which attempt is on."""
 
-    def __init__(self) -> None:
-        """Start before the first attempt."""
-        self._start = 1
-        self._rewinds: dict[str, int] = {}
+    def __init__(
+        self, start: int = 1, rewinds: Mapping[str, int] | None = None
+    ) -> None:
+        """Start before the first attempt, or where a reader had stopped.
+
+        Args:
+            start: Number of the start.
+            rewinds: Model → how often it has been rewound since.
+        """
+        self._start = start
+        self._rewinds = dict(rewinds or {})
         self._epochs: dict[str, int] = {}
 
     def see(self, event: Event) -> None:
         """Take note of an event; all but a few types mean nothing here."""
-        if isinstance(event, StartExperimentEvent):
+        if isinstance(event, (MetricEvent, StartEpochEvent, EndEpochEvent)):
+            name, epoch = event.model_name, event.epoch
+            if epoch > self._epochs.get(name, 0):
+                self._epochs[name] = epoch
+        elif isinstance(event, LoadModelEvent):
+            name, loaded = event.model_name, event.epoch
+            if loaded is not None and loaded < self._epochs.get(name, 0):
+                self._rewinds[name] = self._rewinds.get(name, 0) + 1
+                self._epochs[name] = loaded
+        elif isinstance(event, StartExperimentEvent):
+            # A start forgets, so that a reader of the whole history and one
+            # that came with the newest process count alike.
             self._start = event.attempt
             self._rewinds.clear()
-        elif isinstance(event, LoadModelEvent):
-            name, epoch = event.model_name, event.epoch
-            if epoch is not None and epoch < self._epochs.get(name, 0):
-                self._rewinds[name] = self._rewinds.get(name, 0) + 1
-                self._epochs[name] = epoch
-        elif isinstance(event, (StartEpochEvent, EndEpochEvent, MetricEvent)):
-            last = self._epochs.get(event.model_name, 0)
-            self._epochs[event.model_name] = max(last, event.epoch)
+            self._epochs.clear()
 
     def attempt(self, model_name: str) -> Attempt:
         """Return the attempt that is on for a model, or for none ("")."""
@@ -108,9 +132,8 @@ class Axis:
         points: dict[int, float] = {}
         limits = self._limits()
         for attempt, values in self._series.get(key, {}).items():
-            for step, value in values.items():
-                if step < limits[attempt]:
-                    points[step] = value
+            limit = limits[attempt]
+            points.update((s, value) for s, value in values.items() if s < limit)
         steps = sorted(step for step in points if max_step < 0 or step <= max_step)
         return Series(steps, [points[step] for step in steps])
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
+import math
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any, Literal
 
-from drytrack.core.exceptions import EventValueError
+from drytrack.core._warn import warn
+from drytrack.core.exceptions import EventValueError, RunWarning
+
+# Rounding of a picture that was scaled well.
+_SLACK = 1e-3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,7 +28,7 @@ class MediaFile:
     """
 
     format: Literal["png", "jpeg", "gif", "webp", "bmp", "svg", "plotly"]
-    data: bytes
+    data: bytes = dataclasses.field(repr=False)
 
 
 _SIGNATURES: dict[bytes, Any] = {
@@ -45,7 +50,8 @@ def image(value: object, field: str) -> object:
 
     Returns:
         A `MediaFile`, or a read-only uint8 array of shape (H, W), (H, W, 3) or
-        (H, W, 4). Floats outside of [0, 1] are clipped.
+        (H, W, 4). What is outside of [0, 1] or [0, 255] is cut off, with a
+        warning.
 
     Raises:
         EventValueError: If it is none of these.
@@ -54,19 +60,30 @@ def image(value: object, field: str) -> object:
         return value
     if isinstance(value, (str, pathlib.PurePath)):
         return _read_file(pathlib.Path(value), field)
-    if isinstance(value, (bytes, bytearray)):
+    if isinstance(value, (bytes, bytearray, memoryview)):
         return MediaFile(_find_format(bytes(value), field), bytes(value))
     if type(value).__module__.partition(".")[0] == "PIL" and hasattr(value, "save"):
-        buffer = io.BytesIO()
-        value.save(buffer, format="PNG")
-        return MediaFile("png", buffer.getvalue())
+        return _render(value.save, field, format="PNG")
     return _array_image(value, field)
+
+
+def _render(save: Callable[..., object], field: str, **options: Any) -> MediaFile:
+    buffer = io.BytesIO()
+    try:
+        save(buffer, **options)
+    except Exception as err:  # any library's drawing
+        msg = (
+            f"{field} cannot be drawn as PNG: {err}. Save it to a file to see the "
+            f"fault alone."
+        )
+        raise EventValueError(msg) from err
+    return MediaFile("png", buffer.getvalue())
 
 
 def _read_file(path: pathlib.Path, field: str) -> MediaFile:
     try:
         data = path.read_bytes()
-    except OSError as err:
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the path
         msg = f"{field} {str(path)!r} cannot be read: {err}. Pass the path of a file."
         raise EventValueError(msg) from err
     return MediaFile(_find_format(data, field), data)
@@ -100,11 +117,13 @@ def _array_image(value: Any, field: str) -> object:
     import numpy as np  # whoever has an array has NumPy
 
     array = np.asarray(value)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):  # noqa: PLR2004, E501  # channels
+    channels = (1, 3, 4)
+    first, last = (array.shape[0], array.shape[2]) if array.ndim == 3 else (1, 1)
+    if first in channels and last not in channels:
         array = np.moveaxis(array, 0, -1)
-    if array.ndim == 3 and array.shape[2] == 1:  # noqa: PLR2004  # (H, W, 1)
+    if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    good = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))  # noqa: PLR2004, E501  # channels
+    good = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in channels)
     if not good or array.size == 0 or array.dtype.kind not in "buif":
         msg = (
             f"{field} must have shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got "
@@ -115,9 +134,11 @@ def _array_image(value: Any, field: str) -> object:
     if array.dtype == np.bool_:
         pixels = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype.kind == "f":
+        _warn_of_range(array, 1.0, field)
         clipped = np.clip(np.nan_to_num(array, nan=0.0), 0.0, 1.0)
         pixels = np.rint(clipped * 255).astype(np.uint8)
     else:
+        _warn_of_range(array, 255, field)
         pixels = np.clip(array, 0, 255).astype(np.uint8)
     pixels = np.ascontiguousarray(pixels)
     if pixels is value or pixels.base is not None:
@@ -126,12 +147,25 @@ def _array_image(value: Any, field: str) -> object:
     return pixels
 
 
+def _warn_of_range(array: Any, top: float, field: str) -> None:
+    """Say that an image is cut off, which looks like a fault of the model."""
+    finite = array[abs(array) != math.inf] if array.dtype.kind == "f" else array
+    low, high = (finite.min(), finite.max()) if finite.size else (0, 0)
+    slack = _SLACK if array.dtype.kind == "f" else 0
+    if low < -slack or high > top + slack:
+        msg = (
+            f"{field} has values from {low:g} to {high:g} and is cut off at 0 and "
+            f"{top:g}. Scale floats to [0, 1], or pass integers in [0, 255]."
+        )
+        warn(msg, RunWarning)
+
+
 def figure(value: object, field: str) -> object:
     """Render a figure, so that later changes to it change nothing here.
 
     Args:
-        value: A matplotlib figure (becomes PNG), a plotly figure (its JSON), or
-            anything that `image` takes.
+        value: A matplotlib figure or axes (becomes PNG), a plotly figure (its
+            JSON), or anything that `image` takes.
         field: For the error.
 
     Returns:
@@ -140,14 +174,12 @@ def figure(value: object, field: str) -> object:
     Raises:
         EventValueError: If it is none of these.
     """
+    if not hasattr(value, "savefig") and hasattr(value, "get_figure"):
+        value = value.get_figure()  # axes, as seaborn returns them
     if hasattr(value, "savefig"):
-        buffer = io.BytesIO()
-        value.savefig(buffer, format="png", bbox_inches="tight")
-        return MediaFile("png", buffer.getvalue())
+        return _render(value.savefig, field, format="png", bbox_inches="tight")
     if hasattr(value, "to_plotly_json") and hasattr(value, "to_json"):
-        data = value.to_json()
-        json.loads(data)  # a broken figure is refused here, not in a tracker
-        return MediaFile("plotly", data.encode())
+        return MediaFile("plotly", value.to_json().encode())
     return image(value, field)
 
 
@@ -162,15 +194,15 @@ def png(value: object) -> bytes:
     import struct
     import zlib
 
-    numpy = sys.modules["numpy"]
     if isinstance(value, MediaFile):
         if value.format != "png":
             msg = f"A {value.format} file is no PNG. Use its bytes as they are."
             raise EventValueError(msg)
         return value.data
+    numpy = sys.modules["numpy"]  # whoever has an array has NumPy
     array = numpy.asarray(value)
     height, width = array.shape[:2]
-    channels = 1 if array.ndim == 2 else array.shape[2]  # noqa: PLR2004  # (H, W)
+    channels = 1 if array.ndim == 2 else array.shape[2]
     color_type = {1: 0, 3: 2, 4: 6}[channels]
     rows = array.reshape(height, width * channels)
     scanlines = numpy.empty((height, width * channels + 1), numpy.uint8)

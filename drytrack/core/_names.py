@@ -43,23 +43,24 @@ def check_name(name: object, what: str = "name") -> str:
     """
     if not isinstance(name, str):
         msg = (
-            f"{what} must be text, got {type(name).__name__} {_short(name)}. "
+            f"{what} must be text, got {type(name).__name__} {shorten(name)}. "
             f"Pass str(…) of it."
         )
         raise InvalidNameError(msg)
-    name = str(name)
+    # The content: str() of an enum member is its name.
+    name = str.__str__(name)
     if not name:
         msg = f"{what} is empty. Give it a name of at least one character."
         raise InvalidNameError(msg)
     if len(name) > MAX_NAME_LENGTH:
         msg = (
-            f"{what} {_short(name)} has {len(name)} characters; at most "
+            f"{what} {shorten(name)} has {len(name)} characters; at most "
             f"{MAX_NAME_LENGTH} are kept. Shorten it."
         )
         raise InvalidNameError(msg)
     if found := _CONTROL.search(name):
         msg = (
-            f"{what} {_short(name)} holds the control character {found[0]!r}. "
+            f"{what} {shorten(name)} holds the control character {found[0]!r}. "
             f"Remove it or replace it."
         )
         raise InvalidNameError(msg)
@@ -96,7 +97,7 @@ def check_folder_name(name: object, what: str) -> str:
         problem = f"has {len(name.encode())} bytes, more than {MAX_FOLDER_BYTES}"
     if problem:
         msg = (
-            f"{what} {_short(name)} {problem}. Use letters, digits, spaces, "
+            f"{what} {shorten(name)} {problem}. Use letters, digits, spaces, "
             f"'-', '_' and '.'."
         )
         raise InvalidNameError(msg)
@@ -135,6 +136,10 @@ def decode_file_name(file_name: str, suffix: str = "") -> str:
     return unquote(file_name.removesuffix(suffix))
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}…{text[-15:]}"  # noqa: PLR2004  # screen width
+def shorten(value: object) -> str:
+    """Return the ``repr`` of what was refused, short enough for an error."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # any object's __repr__
+        text = object.__repr__(value)
+    return text if len(text) <= 80 else f"{text[:60]}…{text[-15:]}"  # screen width

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
+import typing
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +84,7 @@ class Notify(_Base):
             HandlerError: If the class is no event class, or cannot be told
                 from the annotation.
         """
-        if isinstance(cls, type):
+        if isinstance(cls, (type, types.UnionType)):
             if method is None:
                 return lambda handler: self.register(cls, handler)
             self._add(cls, method)
@@ -90,7 +92,11 @@ class Notify(_Base):
         self._add(_annotated_type(cls), cls)
         return cls
 
-    def _add(self, event_type: type, handler: Handler) -> None:
+    def _add(self, event_type: Any, handler: Handler) -> None:
+        if typing.get_origin(event_type) in (types.UnionType, typing.Union):
+            for member in typing.get_args(event_type):
+                self._add(member, handler)
+            return
         if not (isinstance(event_type, type) and issubclass(event_type, Event)):
             msg = (
                 f"{getattr(handler, '__qualname__', handler)} is registered for "
@@ -98,7 +104,7 @@ class Notify(_Base):
                 f"with a subclass of log_events.Event."
             )
             raise HandlerError(msg)
-        super().register(event_type, handler)  # type: ignore[call-overload]  # the two-argument form
+        super().register(event_type, handler)
         self.handlers[event_type] = handler
 
     def find(self, tracker_type: type, event_type: type[Event]) -> Handler:
@@ -110,17 +116,27 @@ class Notify(_Base):
         name = getattr(handler, "__name__", "_")
         if handler is self.default or name == "_":
             return handler
-        if any(vars(klass).get(name) is handler for klass in tracker_type.__mro__):
-            override = getattr(tracker_type, name)
-            if override not in self.handlers.values():
-                return override  # type: ignore[no-any-return]  # a method
-        return handler
+        override = getattr(tracker_type, name, handler)
+        if override is handler or not callable(override):
+            return handler
+        return handler if _is_registered(tracker_type, override) else override
 
-    def __call__(self, tracker: Tracker, event: Event) -> None:
-        """Handle an event, as the unbound ``Class.notify(tracker, event)``."""
-        _check_event(event)
+    def bind(self, tracker: Tracker, event_type: type[Event]) -> Callable[[Any], None]:
+        """Return the method that handles an event type for a tracker."""
+        handler = self.find(type(tracker), event_type)
+        patched = vars(tracker).get(getattr(handler, "__name__", "_"))
+        return patched if callable(patched) else types.MethodType(handler, tracker)
+
+    def __call__(self, tracker: Tracker, event: Event | None = None) -> None:
+        """Handle an event, as the unbound ``Class.notify(tracker, event)``.
+
+        An autospecced mock reads this signature, and is called with the event alone.
+        """
+        if not isinstance(event, Event):
+            msg = f"notify takes an event, got {type(event).__name__}. See log_events."
+            raise HandlerError(msg)
         with tracker._life_cycle(event):
-            self.find(type(tracker), type(event))(tracker, event)
+            self.bind(tracker, type(event))(event)
 
     def __get__(self, obj: Any, cls: type | None = None) -> Any:
         """Return the bound method, or this object for the class itself."""
@@ -129,10 +145,18 @@ class Notify(_Base):
         return functools.partial(self, obj)
 
 
-def _check_event(event: object) -> None:
-    if not isinstance(event, Event):
-        msg = f"notify takes an event, got {type(event).__name__}. See log_events."
-        raise HandlerError(msg)
+def _is_registered(tracker_type: type, method: object) -> bool:
+    """Say whether a method is a handler of its own in some class of the line.
+
+    It then calls ``super().notify(event)`` to reach its parent's, and must not be
+    reached by that itself.
+    """
+    found = (vars(klass).get("notify") for klass in tracker_type.__mro__)
+    return any(
+        method in notify.handlers.values()
+        for notify in found
+        if isinstance(notify, Notify)
+    )
 
 
 def _annotated_type(handler: Any) -> type:

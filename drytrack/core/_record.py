@@ -106,6 +106,9 @@ def make_run_folder(par_dir: pathlib.Path, experiment: str, run_id: str) -> path
         ignore = par_dir / FOLDER / ".gitignore"
         if not ignore.exists():
             replace_file(ignore, b"*\n")
+    except OSError as err:  # a file where a folder should be, among others
+        raise storage_error(folder, err) from err
+    try:
         folder.mkdir()
         (folder / "attempts").mkdir()
     except FileExistsError as err:
@@ -115,11 +118,11 @@ def make_run_folder(par_dir: pathlib.Path, experiment: str, run_id: str) -> path
         )
         raise RunExistsError(msg) from err
     except OSError as err:
-        raise _storage_error(folder, err) from err
+        raise storage_error(folder, err) from err
     return folder
 
 
-def _storage_error(folder: pathlib.Path, err: OSError) -> StorageError:
+def storage_error(folder: pathlib.Path, err: OSError) -> StorageError:
     msg = (
         f"The run's folder {folder} cannot be written: {err.strerror or err}. Pass "
         f"another par_dir, set DRYTRACK_DIR, or run without a record: "
@@ -151,7 +154,7 @@ def read_record(folder: pathlib.Path) -> RunRecord:
                 raise TypeError(f"{key} is no text")  # noqa: TRY301  # reported below
     except RecordError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as err:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
         msg = (
             f"{path} is missing or damaged ({type(err).__name__}: {err}). Start a new "
             f"run; `drytrack doctor` rebuilds a record from the run's journal."
@@ -257,7 +260,7 @@ def claim(folder: pathlib.Path, attempt: int, run_id: str) -> None:
         )
         raise RunHeldError(msg) from err
     except OSError as err:
-        raise _storage_error(folder, err) from err
+        raise storage_error(folder, err) from err
 
 
 class RecordWriter:
@@ -294,7 +297,7 @@ class RecordWriter:
                 )
             except OSError as err:
                 if must:
-                    raise _storage_error(self.folder, err) from err
+                    raise storage_error(self.folder, err) from err
                 failed_before, self._failing = self._failing, True
                 problem = err
             else:

@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 EXIT_CODE = 128 + 15
 """What a shell reports for a process that SIGTERM ended."""
@@ -31,7 +33,7 @@ class TermHandler:
         """Take over the signal, if nobody ignores it."""
         if threading.current_thread() is not threading.main_thread():
             return
-        before = signal.getsignal(signal.SIGTERM)
+        before = _skip_ended(signal.getsignal(signal.SIGTERM))
         # None: installed by C code, which could not be restored.
         if before in (signal.SIG_IGN, None):
             return
@@ -47,10 +49,10 @@ class TermHandler:
         if threading.current_thread() is not threading.main_thread():
             return  # only there can it be changed; the handler passes it on
         if signal.getsignal(signal.SIGTERM) == self._handle:
-            signal.signal(signal.SIGTERM, self._before)
+            signal.signal(signal.SIGTERM, _skip_ended(self._before))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        before = self._before
+        before = _skip_ended(self._before)
         if self._pid == os.getpid():
             self._mark_interrupted()
             if before is signal.SIG_DFL:
@@ -60,3 +62,15 @@ class TermHandler:
         elif before is signal.SIG_DFL:  # a forked child, or a run that is over
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def _skip_ended(handler: Any) -> Any:
+    """Return what stands behind the handlers of runs that are over.
+
+    Runs may end in another order than that in which they began.
+    """
+    while isinstance(owner := getattr(handler, "__self__", None), TermHandler):
+        if owner._pid == os.getpid():
+            break
+        handler = owner._before
+    return handler

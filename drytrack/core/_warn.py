@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
+import types
 import warnings
 
-_PACKAGE = str(pathlib.Path(__file__).parent.parent) + "/"
+_PACKAGE = str(pathlib.Path(__file__).parent.parent) + os.sep
 
 
 def warn(message: str, category: type[Warning]) -> None:
@@ -18,12 +20,14 @@ def warn(message: str, category: type[Warning]) -> None:
     """
     level = 1
     frame = sys._getframe(1)
-    while frame.f_back is not None and (
-        frame.f_code.co_filename.replace("\\", "/").startswith(
-            _PACKAGE.replace("\\", "/")
-        )
-        or frame.f_code.co_filename.startswith("<drytrack")
-    ):
+    while frame.f_back is not None and _is_ours(frame.f_code):
         frame = frame.f_back
         level += 1
     warnings.warn(message, category, stacklevel=level + 1)
+
+
+def _is_ours(code: types.CodeType) -> bool:
+    file = code.co_filename
+    if file == "<string>":  # the first instance of an event class is made by
+        return code.co_name == "__init__"  # what dataclass wrote
+    return file.startswith((_PACKAGE, "<drytrack"))

@@ -17,11 +17,10 @@ and ``pickle`` do not.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
-
-from typing_extensions import Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from drytrack.core import _door
 from drytrack.core._constructor import compile_constructor
@@ -55,6 +54,7 @@ __all__ = [
     "TableEvent",
     "TerminatedTrainingEvent",
     "TextEvent",
+    "UnknownEvent",
 ]
 
 
@@ -113,8 +113,14 @@ class Event:
         for base in reversed(cls.__mro__[1:]):
             inherited.update(vars(base).get("_doors", {}))
         cls._doors = {**inherited, **vars(cls).get("_doors", {})}
+        # Not the compiled ones of a parent, which know its fields alone.
+        cls._fill = Event._fill  # type: ignore[method-assign]  # see there
+        cls._as_line = Event._as_line  # type: ignore[method-assign]  # see there
+        if not any(name.startswith("__annot") for name in vars(cls)):
+            # Without fields of its own, it need not be made a dataclass.
+            cls.__init__ = _compile_first  # type: ignore[method-assign]  # replaced by the compiled one
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, *init_vars: Any) -> None:
         """Compile the constructor when the first instance is made; publish it."""
         cls = type(self)
         values = {
@@ -129,6 +135,11 @@ class Event:
         """Check and store the fields; replaced by the compiled one."""
         compile_constructor(type(self))
         self._fill(*args, **kwargs)
+
+    def _as_line(self, *head: Any) -> dict[str, Any]:
+        """Return a journal line as a dictionary; replaced by the compiled one."""
+        compile_constructor(type(self))
+        return self._as_line(*head)
 
     @classmethod
     def unpublished(cls, *args: Any, **kwargs: Any) -> Self:
@@ -148,7 +159,8 @@ class Event:
     @property
     def stamp(self) -> Stamp | None:
         """Where in its run the event stands; None where nobody kept count."""
-        return getattr(self, "_stamp", None)
+        stamp = getattr(self, "_stamp", None)
+        return None if stamp is None else Stamp(*stamp)
 
     def __eq__(self, other: object) -> bool:
         """Compare type and fields, arrays included, NaN equal to itself."""
@@ -164,14 +176,15 @@ class Event:
 
     def __hash__(self) -> int:
         """Hash type and plain fields: mappings and arrays cannot be hashed."""
-        values = [getattr(self, field.name) for field in dataclasses.fields(self)]
-        plain = [value for value in values if isinstance(value, (str, int))]
+        values = [getattr(self, f.name) for f in dataclasses.fields(self) if f.compare]
+        # Whatever is equal by `_same` must hash alike: 1 and 1.0 do, NaN does not.
+        plain = [v for v in values if isinstance(v, (str, int, float)) and v == v]
         return hash((type(self), *plain))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return fields and stamp, for copy and pickle."""
         state = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {**state, "_stamp": self.stamp}
+        return {**state, "_stamp": getattr(self, "_stamp", None)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore fields and stamp without publishing."""
@@ -179,19 +192,30 @@ class Event:
             object.__setattr__(self, name, value)
 
 
+def _compile_first(self: Event, *args: Any, **kwargs: Any) -> None:
+    compile_constructor(type(self))
+    type(self).__init__(self, *args, **kwargs)
+
+
 def _same(left: Any, right: Any) -> bool:
     if left is right:
         return True
-    if type(left) is not type(right) and hasattr(left, "shape") != hasattr(
-        right, "shape"
-    ):
+    # Decimal(1) == 1, but only what is hashed alike may be the same.
+    for kind in (str, int | float):
+        if isinstance(left, kind) != isinstance(right, kind):
+            return False
+    if hasattr(left, "shape") != hasattr(right, "shape"):
         return False
+    if hasattr(left, "shape") and hasattr(left, "equals"):  # a data frame
+        return type(left) is type(right) and bool(left.equals(right))
     if hasattr(left, "shape"):
         if left.shape != right.shape or left.dtype != right.dtype:
             return False
-        return bool(((left == right) | ((left != left) & (right != right))).all())  # noqa: PLR0124  # NaN
+        return bool(
+            ((left == right) | ((left != left) & (right != right))).all()
+        )  # NaN
     if isinstance(left, float) and isinstance(right, float):
-        return left == right or (left != left and right != right)  # noqa: PLR0124  # NaN
+        return left == right or (left != left and right != right)  # NaN
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(
             _same(value, right[key]) for key, value in left.items()
@@ -233,6 +257,7 @@ class StartExperimentEvent(Event):
         "run_id": _door.text,
         "par_dir": _door.path,
         "tags": _door.names,
+        "description": _door.optional_text,
         "attempt": _door.index,
     }
 
@@ -574,6 +599,7 @@ class LearningRateEvent(Event):
         "source_name": _door.name,
         "epoch": _door.index,
         "base_lr": _door.number_or_numbers,
+        "scheduler_name": _door.optional_text,
     }
 
 
@@ -653,7 +679,7 @@ class HistogramEvent(Event):
         """Refuse counts and edges that do not fit each other."""
         edges = self.bin_edges
         fits = len(edges) == len(self.counts) + 1 and len(edges) > 1
-        if not fits or any(b <= a for a, b in zip(edges, edges[1:], strict=False)):
+        if not fits or any(b <= a for a, b in itertools.pairwise(edges)):
             msg = (
                 f"histogram {self.name!r} has {len(self.counts)} counts and "
                 f"{len(edges)} bin edges. Pass n counts and n + 1 ascending edges."
@@ -685,6 +711,7 @@ class ImageEvent(Event):
         "name": _door.name,
         "step": _door.index,
         "image": _door.image,
+        "caption": _door.optional_text,
     }
 
 
@@ -711,6 +738,7 @@ class FigureEvent(Event):
         "name": _door.name,
         "step": _door.index,
         "figure": _door.figure,
+        "caption": _door.optional_text,
     }
 
 
@@ -798,7 +826,23 @@ class ArtifactEvent(Event):
         "path": _door.path,
         "kind": _door.text,
         "metadata": _door.plain_mapping,
+        "artifact_path": _door.optional_text,
     }
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnknownEvent(Event):
+    """An event read from a journal whose class is not defined here.
+
+    Attributes:
+        type_name: ``module:QualName`` of its class.
+        fields: Its fields, as plain data where their types are unknown too.
+    """
+
+    type_name: str
+    fields: Mapping[str, Any]
+
+    _doors = {"type_name": _door.text}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

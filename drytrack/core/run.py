@@ -15,17 +15,32 @@ import uuid
 import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+)
 
 from typing_extensions import Self
 
 from drytrack.core import _current, _record
 from drytrack.core._bus import Bus
-from drytrack.core._environment import quick_environment, slow_environment
+from drytrack.core._environment import quick_environment
+from drytrack.core._keeper import Keeper, progress
 from drytrack.core._registration import Registry
 from drytrack.core._signals import EXIT_CODE, TermHandler
 from drytrack.core._warn import warn
-from drytrack.core.exceptions import NestedRunError, RunStateError, RunWarning
+from drytrack.core.exceptions import (
+    NestedRunError,
+    RecordWarning,
+    RunStateError,
+    RunWarning,
+)
 from drytrack.core.log_events import (
     StartExperimentEvent,
     StopExperimentEvent,
@@ -41,6 +56,14 @@ M = TypeVar("M")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+WORTH_SAYING = 0.01
+"""The share of a run's time above which its stop says what trackers cost."""
+
+EXIT_VARIABLE = "DRYTRACK_EXIT_TIMEOUT_S"
+EXIT_TIMEOUT_S = 60.0
+INTERRUPTED_TIMEOUT_S = 10.0
+"""How long a stop waits for background trackers, all together."""
+
 Status = Literal["created", "running", "completed", "failed", "interrupted"]
 
 _logger = logging.getLogger("drytrack")
@@ -51,6 +74,24 @@ class Loop(Protocol):
 
     def close(self, reason: str) -> None:
         """End the loop as an early end, for the reason given."""
+
+
+class Cost(NamedTuple):
+    """What one tracker, or the journal, has cost.
+
+    Attributes:
+        name: The tracker's name, or ``journal``.
+        calls: Events that it was called for.
+        training_s: Seconds of the publishing threads.
+        share: The same as a part of the run's duration, from 0.
+        worker_s: Seconds of its own thread.
+    """
+
+    name: str
+    calls: int
+    training_s: float
+    share: float
+    worker_s: float
 
 
 class Run(Generic[C]):
@@ -103,11 +144,12 @@ class Run(Generic[C]):
         self._summary: dict[str, Any] = {}
         self._record_data = record
         self._record: _record.RecordWriter | None = None
-        self._keeper: _Keeper | None = None
+        self._keeper: Keeper | None = None
         self._loops: list[weakref.ref[Loop]] = []
         self.last_steps: dict[str, int] = {}
         self._signals = TermHandler(self._mark_interrupted)
         self._marked = False
+        self._began = time.time()
         self._pid = os.getpid()
         self._stopping = threading.Lock()
         if path is not None:
@@ -152,10 +194,9 @@ class Run(Generic[C]):
         if self._record is not None:
             assert self.path is not None  # noqa: S101  # goes with the record
             _record.claim(self.path, self.attempt, self.id)
-        began = time.time()
-        quick = quick_environment()
+        self._began = time.time()
         if self._record is not None:
-            self._open_record(began, quick)
+            self._open_record(self._record)
         self._status = "running"
         dispatcher = self.experiment.trackers
         for name, tracker in dispatcher.named_trackers.items():
@@ -172,7 +213,7 @@ class Run(Generic[C]):
             self._end(*_read_outcome(err))
             raise
         if self._record is not None:
-            self._keeper = _Keeper(self._record, pathlib.Path.cwd())
+            self._keeper = Keeper(self._record, self.bus, self.last_steps)
         if not self.is_main:
             _say_rank_once(self.rank)
         return self
@@ -209,6 +250,48 @@ class Run(Generic[C]):
         """Stop the run, with the status that the exception calls for."""
         if os.getpid() == self._pid and self._status == "running":
             self._end(*_read_outcome(error))
+
+    def flush(self, timeout_s: float = 60.0) -> bool:
+        """Wait until every tracker has received and flushed what is published.
+
+        Args:
+            timeout_s: Seconds to wait at the most.
+
+        Returns:
+            Whether all did. What is left is in the journal.
+        """
+        return self.bus.flush(timeout_s)
+
+    def check_in(self, within_s: float) -> None:
+        """Promise to be heard of again, so that nobody takes the run for stalled.
+
+        A running process checks in by itself, every 10 s. Call this before
+        something that keeps the whole process from it, such as a suspend.
+
+        Args:
+            within_s: Seconds until the next check-in at the latest.
+        """
+        if self._keeper is not None:
+            self._keeper.promise(within_s)
+
+    def costs(self) -> list[Cost]:
+        """Return what the journal and each tracker have cost so far.
+
+        Times on the training thread are extrapolated from one event in 16.
+        """
+        self.bus.fold()
+        elapsed = max(time.time() - self._began, 1e-9)
+        recorded, record_ns = self.bus.record_cost()
+        rows = []
+        if self.bus.journal is not None:
+            seconds = record_ns / 1e9
+            rows.append(Cost("journal", recorded, seconds, seconds / elapsed, 0.0))
+        for guest in self.bus.guests.values():
+            seconds = guest.inline_ns / 1e9
+            worker_s = guest.worker_ns / 1e9
+            share = seconds / elapsed
+            rows.append(Cost(guest.name, guest.calls, seconds, share, worker_s))
+        return rows
 
     def bind(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return the function with this run as its current one.
@@ -362,15 +445,34 @@ class Run(Generic[C]):
             )
             raise RunStateError(msg)
 
-    def _open_record(self, began: float, environment: dict[str, Any]) -> None:
-        assert self._record is not None  # noqa: S101  # the caller has looked
-        entry = {"attempt": self.attempt, "started": began, "environment": environment}
-        self._record.write(
+    def _open_record(self, record: _record.RecordWriter) -> None:
+        # Loads the JSON encoder, which an unrecorded run never needs.
+        from drytrack.core.journal import JournalWriter
+
+        known = record.data.get("journal", {})
+        try:
+            journal = JournalWriter(
+                record.folder,
+                self.attempt,
+                sync=self.durability == "machine",
+                scan_from=int(known.get("bytes", 0)),
+                tell=lambda what: self.bus.tell(what, RecordWarning),
+            )
+        except OSError as err:
+            raise _record.storage_error(record.folder, err) from err
+        self.bus.journal = journal
+        self.last_steps = {**known.get("steps", {}), **journal.steps}
+        entry = {
+            "attempt": self.attempt,
+            "started": self._began,
+            "environment": quick_environment(),
+        }
+        record.write(
             must=True,
             status="running",
             error=None,
-            attempts=[*self._record_data["attempts"], entry],
-            next_check_in=began + _record.PROMISE_S,
+            attempts=[*record.data["attempts"], entry],
+            next_check_in=self._began + _record.PROMISE_S,
         )
 
     def _start_event(self) -> StartExperimentEvent:
@@ -405,9 +507,18 @@ class Run(Generic[C]):
                 self.bind(self._close_loops)(reason)
             finally:
                 self._leave(status, described)
+        self._say_costs()
         pending, self.routes.pending = self.routes.pending, None
         if pending is not None and error is None:
             raise pending
+
+    def _say_costs(self) -> None:
+        costs = self.costs()
+        share = sum(cost.share for cost in costs)
+        if share > WORTH_SAYING and self._status != "created":
+            parts = sorted(costs, key=lambda cost: -cost.share)[:5]
+            listed = ", ".join(f"{c.name} {c.share:.1%}" for c in parts if c.share)
+            _logger.info("drytrack took %.1f %% of the run: %s", 100 * share, listed)
 
     def _close_loops(self, reason: str) -> None:
         while self._loops:
@@ -426,7 +537,7 @@ class Run(Generic[C]):
             self.experiment.name, self.id, status, self._summary, error
         )
         try:
-            self.bus.stop(stop)
+            self.bus.stop(stop, _exit_timeout_s(status))
         finally:
             self._status = status
             self._close_record(status, error)
@@ -442,6 +553,8 @@ class Run(Generic[C]):
         if self._record is None:
             return
         late = self._keeper.stop() if self._keeper is not None else {}
+        if self.bus.journal is not None:
+            self.bus.journal.close()
         attempts = self._record.data["attempts"]
         last = {**attempts[-1], "ended": time.time(), "status": status, "error": error}
         last["environment"] = {**last["environment"], **late}
@@ -450,33 +563,8 @@ class Run(Generic[C]):
             error=error,
             attempts=[*attempts[:-1], last],
             summary=dict(self._summary),
-            trackers=self.bus.states(),
+            **progress(self.bus, self.last_steps),
         )
-
-
-class _Keeper:
-    """Collects what takes long to collect, and checks in, off the training thread."""
-
-    def __init__(self, record: _record.RecordWriter, cwd: pathlib.Path) -> None:
-        self._record = record
-        self._cwd = cwd
-        self._over = threading.Event()
-        self._late: dict[str, Any] = {}
-        self._thread = threading.Thread(
-            target=self._work, name="drytrack-record", daemon=True
-        )
-        self._thread.start()
-
-    def _work(self) -> None:
-        self._late = slow_environment(self._cwd)
-        while not self._over.wait(_record.CHECK_IN_S):
-            self._record.write(next_check_in=time.time() + _record.PROMISE_S)
-
-    def stop(self) -> dict[str, Any]:
-        """End the thread; return what it has collected."""
-        self._over.set()
-        self._thread.join(timeout=_record.CHECK_IN_S)
-        return self._late
 
 
 def new_record(experiment: str, run_id: str, **entries: Any) -> dict[str, Any]:
@@ -493,6 +581,16 @@ def new_record(experiment: str, run_id: str, **entries: Any) -> dict[str, Any]:
         "trackers": {},
         **entries,
     }
+
+
+def _exit_timeout_s(status: str) -> float:
+    text = os.environ.get(EXIT_VARIABLE)
+    try:
+        timeout_s = EXIT_TIMEOUT_S if not text else max(0.0, float(text))
+    except ValueError:
+        _logger.warning("%s is %r, not a number of seconds", EXIT_VARIABLE, text)
+        timeout_s = EXIT_TIMEOUT_S
+    return min(timeout_s, INTERRUPTED_TIMEOUT_S) if status == "interrupted" else timeout_s
 
 
 def _local_time(timestamp: float) -> Any:

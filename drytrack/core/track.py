@@ -8,9 +8,7 @@ import functools
 import types
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from drytrack.core import _current
 from drytrack.core._notify import Notify, ignore
@@ -98,9 +96,9 @@ class Tracker:
         """
         run = _current.current_run()
         found = {
-            guest: tracker.innermost
-            for guest, tracker in run.bus.trackers().items()
-            if isinstance(tracker.innermost, cls) and name in (None, guest)
+            guest: tracker
+            for guest, tracker in _unwrapped(run.bus.trackers()).items()
+            if isinstance(tracker, cls) and name in (None, guest)
         }
         if len(found) == 1:
             return next(iter(found.values()))
@@ -108,7 +106,8 @@ class Tracker:
             names = ", ".join(map(repr, found))
             msg = (
                 f"{len(found)} trackers of class {cls.__name__} watch the run: "
-                f"{names}. Say which: {cls.__name__}.get_current({next(iter(found))!r})."
+                f"{names}. Say which: "
+                f"{cls.__name__}.get_current({next(iter(found))!r})."
             )
             raise TrackerNameError(msg)
         what = f"named {name!r} " if name else ""
@@ -144,6 +143,15 @@ class Tracker:
         """Enter a context that is left when the run ends, whatever happens."""
         return self._require_scope().stack.enter_context(context)
 
+    def last_seq(self) -> int | None:
+        """Return the newest `Stamp.seq` that the tracker has kept of this run.
+
+        Asked when a run is resumed, after its start event: the tracker then gets
+        what follows. None where it does not know: one in the background then
+        gets what follows the cursor in the run's record, another one nothing.
+        """
+        return None
+
     def flush(self) -> None:
         """Hand over what is buffered; called after a drained batch, and at stop."""
 
@@ -164,16 +172,17 @@ class Tracker:
         notify = vars(type(self)).get("notify", type(self).notify)
         if "notify" in vars(self) or not isinstance(notify, Notify):
             return lambda event: self.notify(event)
-        handler = notify.find(type(self), event_type)
-        if handler is ignore:
+        if notify.find(type(self), event_type) is ignore:
             return None
         if notify.default is not ignore:  # the classic form
             return lambda event: self.notify(event)
-        return types.MethodType(handler, self)
+        return notify.bind(self, event_type)
 
     def _for_run(self) -> Self:
-        """Return this tracker, or a copy where another run has it."""
-        if self._scope is None:
+        """Take this tracker for a run; return a copy where another run has it."""
+        # setdefault is one step: of two runs that start at once, one comes first.
+        claim = object()
+        if vars(self).setdefault("_claim", claim) is claim:
             return self
         own = copy.copy(self)
         own._scope = None
@@ -184,11 +193,13 @@ class Tracker:
     ) -> None:
         """Enter a run."""
         self._close()
+        vars(self)["_claim"] = start
         self._scope = _Scope(start, state, driver)
 
     def _close(self) -> None:
         """Leave a run and whatever contexts were entered for it."""
         scope, self._scope = self._scope, None
+        vars(self).pop("_claim", None)
         if scope is not None:
             scope.stack.close()
 
@@ -206,13 +217,11 @@ class Tracker:
 
     @contextlib.contextmanager
     def _by_hand(self) -> Any:
-        try:
+        with contextlib.ExitStack() as stack:  # each, whatever the others raise
+            stack.callback(self._close)
+            stack.callback(self.clean_up)
+            stack.callback(self.flush)
             yield
-        finally:
-            try:
-                self.clean_up()
-            finally:
-                self._close()
 
 
 class EventDispatcher:
@@ -240,7 +249,9 @@ class EventDispatcher:
             TypeError: If one is no tracker; then none is added.
         """
         added: dict[str, Tracker] = {}
-        pairs = [(_name_of(tracker), tracker) for tracker in trackers]
+        for tracker in (*trackers, *named.values()):
+            _check_tracker(tracker)
+        pairs = [(str(tracker.name), tracker) for tracker in trackers]
         for name, tracker in [*pairs, *named.items()]:
             if name in self._trackers or name in added:
                 cls = type(tracker).__name__
@@ -313,8 +324,8 @@ class EventDispatcher:
             return name
         by_class = [
             known
-            for known, tracker in self._trackers.items()
-            if type(tracker.innermost).__name__ == name
+            for known, tracker in _unwrapped(self._trackers).items()
+            if type(tracker).__name__ == name
         ]
         if len(by_class) == 1:
             return by_class[0]
@@ -323,11 +334,18 @@ class EventDispatcher:
         raise TrackerNotFoundError(msg)
 
 
-def _name_of(tracker: Tracker) -> str:
+def _unwrapped(trackers: Mapping[str, Tracker]) -> dict[str, Tracker]:
+    return {
+        # Not of a mock, whose attributes are mocks.
+        name: tracker.innermost if issubclass(type(tracker), Tracker) else tracker
+        for name, tracker in trackers.items()
+    }
+
+
+def _check_tracker(tracker: object) -> None:
     if not isinstance(tracker, Tracker):
         msg = (
             f"subscribe takes trackers, got {type(tracker).__name__}. Pass an "
             f"instance of a subclass of Tracker."
         )
         raise TypeError(msg)
-    return str(tracker.name)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import abc
-import os
 import pathlib
 import re
 from collections.abc import Hashable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from drytrack.core import log_events
 from drytrack.core._history import AttemptCounter, Axis, Series, series_name
 from drytrack.core.track import Tracker
 
-__all__ = ["Dumper", "MemoryMetrics", "MetricLoader", "Series", "SourcedMetrics"]
+if TYPE_CHECKING:
+    import os
+
+__all__ = [
+    "Dumper",
+    "MemoryMetrics",
+    "MetricLoader",
+    "Series",
+    "SourcedMetrics",
+    "numbered",
+    "resolve_axis",
+]
 
 SourcedMetrics = dict[str, dict[str, Series]]
 """Source → metric → its steps and values."""
@@ -60,6 +70,11 @@ class Dumper(Tracker):
         return folder / start.run_id
 
 
+def numbered(stem: str, suffix: str, attempt: int) -> str:
+    """Return the file name for one of a run's attempts: ``config_2.yaml``."""
+    return f"{stem}{suffix}" if attempt == 1 else f"{stem}_{attempt}{suffix}"
+
+
 class MetricLoader(abc.ABC):
     """Gives back the metrics of a run."""
 
@@ -89,16 +104,28 @@ class MemoryMetrics(Tracker, MetricLoader):
         super().__init__()
         self._axes: dict[tuple[str, str], Axis] = {}
         self._attempts = AttemptCounter()
+        self._run: tuple[pathlib.Path, str, str] | None = None
 
     @notify.register
     def _begin_memory(self, event: log_events.StartExperimentEvent) -> None:
-        if not event.resumed:
+        run = event.par_dir, event.exp_name, event.run_id
+        if not event.resumed or run != self._run:
             self._axes = {}
-            self._attempts = AttemptCounter()
+        self._run = run
+        # A new one: where runs overlap, this is a copy that shares the old one.
+        self._attempts = AttemptCounter()
         self._attempts.see(event)
 
     @notify.register
     def _rewind(self, event: log_events.LoadModelEvent) -> None:
+        self._attempts.see(event)
+
+    @notify.register
+    def _count_start(self, event: log_events.StartEpochEvent) -> None:
+        self._attempts.see(event)
+
+    @notify.register
+    def _count_end(self, event: log_events.EndEpochEvent) -> None:
         self._attempts.see(event)
 
     @notify.register
@@ -136,5 +163,6 @@ def resolve_axis(axis: Axis, max_step: int = -1) -> SourcedMetrics:
 
 
 def _split(key: Hashable) -> tuple[str, str]:
-    source, metric = key  # type: ignore[misc]  # pairs, as added above
+    assert isinstance(key, tuple)  # as added above
+    source, metric = key
     return source, metric

@@ -1,0 +1,73 @@
+"""The newest events of a run, for workers that keep up."""
+
+from __future__ import annotations
+
+from drytrack.core.log_events import (
+    Event,
+    FigureEvent,
+    HistogramEvent,
+    ImageEvent,
+    TableEvent,
+)
+
+_LARGE = (FigureEvent, HistogramEvent, ImageEvent, TableEvent)
+
+
+class Ring:
+    """A fixed number of events, the newest in place of the oldest.
+
+    One thread writes, under the lock of the bus; any number read, without.
+
+    Attributes:
+        size: How many events it holds; a power of two.
+        last: Sequence number of the newest.
+    """
+
+    def __init__(self, last: int, *, size: int, keep_large: bool) -> None:
+        """Start empty.
+
+        Args:
+            last: Sequence number of the event before the first.
+            size: How many events to hold; a power of two.
+            keep_large: Whether images and the like are held as well. Where a
+                journal has them they are read from there, so that memory stays
+                bounded.
+        """
+        self.size = size
+        self.last = last
+        self._keep_large = keep_large
+        self._mask = size - 1
+        self._slots: list[Event | None] = [None] * size
+
+    def put(self, seq: int, event: Event) -> None:
+        """Add the event of the next sequence number."""
+        large = isinstance(event, _LARGE) and not self._keep_large
+        self._slots[seq & self._mask] = None if large else event
+        self.last = seq
+
+    def get(self, after: int, limit: int) -> list[Event] | None:
+        """Return the events behind a sequence number.
+
+        Args:
+            after: The last sequence number that the caller has.
+            limit: How many to return at most.
+
+        Returns:
+            The events, none if there are no newer ones; None if the next one
+            is not here (overwritten, or too large), and must be read elsewhere.
+        """
+        last = self.last
+        if last - after > self.size:
+            return None
+        upto = min(last, after + limit)
+        slots, mask = self._slots, self._mask
+        found = [slots[seq & mask] for seq in range(after + 1, upto + 1)]
+        # The writer may have lapped us while we copied.
+        if self.last - after > self.size or (found and found[0] is None):
+            return None
+        events: list[Event] = []
+        for event in found:
+            if event is None:
+                break
+            events.append(event)
+        return events
