@@ -49,11 +49,12 @@ class Gate:
 def breakable(tracker: Tracker) -> Iterator[None]:
     """Put a gate before the tracker's handlers."""
     # A patched instance is called through its notify, whatever its class says.
-    vars(tracker)["notify"] = Gate(tracker)
+    attributes = vars(tracker.innermost)
+    attributes["notify"] = Gate(tracker.innermost)
     try:
         yield
     finally:
-        del vars(tracker)["notify"]
+        del attributes["notify"]
 
 
 def experiment_for(tracker: Tracker, tmp_path: pathlib.Path) -> Experiment[Any]:
@@ -115,9 +116,10 @@ def publish(epoch: int, metrics: Mapping[str, float], model: str = "model") -> N
     MetricEvent(model, "trainer", epoch, metrics)
 
 
-def settle() -> None:
-    """Let a worker thread come to what was published."""
-    _current.current_run().flush(timeout_s=10.0)
+def settle(tracker: Tracker) -> None:
+    """Let the worker thread of a background tracker come to what was published."""
+    if tracker.background:
+        _current.current_run().flush(timeout_s=10.0)
 
 
 def watching(tracker: Tracker) -> tuple[Tracker, StartExperimentEvent]:

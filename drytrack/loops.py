@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from os import PathLike
-from typing import Any, TypeVar
-
-from typing_extensions import Self
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from drytrack.core import _current, log_events
 from drytrack.core.exceptions import EventValueError
 
 __all__ = ["TestLoop", "TrainingLoop"]
 
+if TYPE_CHECKING:
+    from os import PathLike
+
 T = TypeVar("T")
+
+LEFT_EARLY = "the loop was left early"
 
 
 class _Loop:
@@ -145,7 +147,11 @@ class TrainingLoop(_Loop):
         self._reason: str | None = None
 
     def epochs(
-        self, n: int | None = None, start: int | None = None, *, until: int | None = None
+        self,
+        n: int | None = None,
+        start: int | None = None,
+        *,
+        until: int | None = None,
     ) -> Iterator[int]:
         """Count epochs, announcing each.
 
@@ -171,7 +177,7 @@ class TrainingLoop(_Loop):
             before.close("another loop over the epochs began")
         first = self.epoch + 1 if start is None else start
         last = first + n - 1 if n is not None else until
-        assert last is not None  # noqa: S101  # one of the two is given
+        assert last is not None  # one of the two is given
         self._reason = None
         epochs = _Epochs(self, first, last)
         self._epochs = weakref.ref(epochs)
@@ -187,7 +193,7 @@ class TrainingLoop(_Loop):
 
     def log_learning_rate(
         self,
-        base_lr: float | Iterable[float] | Mapping[str, float],
+        base_lr: float | Sequence[float] | Mapping[str, float],
         scheduler_name: str | None = None,
     ) -> None:
         """Publish the learning rate as a `LearningRateEvent`.
@@ -197,7 +203,11 @@ class TrainingLoop(_Loop):
             scheduler_name: The scheduler that set it.
         """
         log_events.LearningRateEvent(
-            self.model_name, self.name, self.epoch, base_lr, scheduler_name  # type: ignore[arg-type]  # copied at the door
+            self.model_name,
+            self.name,
+            self.epoch,
+            base_lr,
+            scheduler_name,
         )
 
     def save_model(
@@ -224,7 +234,7 @@ class TrainingLoop(_Loop):
             epoch: The epoch that it was saved after.
         """
         event = log_events.LoadModelEvent(self.model_name, definition, location, epoch)
-        assert event.epoch is not None  # noqa: S101  # an int went in
+        assert event.epoch is not None  # an int went in
         self._model.epoch = event.epoch
 
 
@@ -263,8 +273,12 @@ class _Epochs(Iterator[int]):
         log_events.StartEpochEvent(loop.name, loop.model_name, epoch, self._last)
         return epoch
 
-    def close(self, reason: str) -> None:
-        """End early; what has not begun, or has ended, is left alone."""
+    def close(self, reason: str = LEFT_EARLY) -> None:
+        """End early; what has not begun, or has ended, is left alone.
+
+        Without a reason it is called by a generator that has the epochs in a
+        ``yield from`` and is closed.
+        """
         if self._state == "open":
             self._finish(self._loop._reason or reason)
         self._state = "closed"
@@ -285,7 +299,7 @@ class _Epochs(Iterator[int]):
             return
         run = self._loop.run
         try:
-            run.bind(self.close)("the loop was left early")
+            run.bind(self.close)(LEFT_EARLY)
         except (KeyboardInterrupt, SystemExit) as err:
             run.interrupt_later(err)  # an exception in __del__ is swallowed
 

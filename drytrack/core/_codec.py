@@ -76,7 +76,7 @@ def encode_event(line: dict[str, Any], event: Event, put_blob: PutBlob) -> bytes
         }
         if "context" not in line["fields"]:
             return dumps(line)
-        line["fields"]["metrics"] = metrics
+        line["fields"]["metrics"] = metrics  # the context may hold anything
     fields = line["fields"]
     if isinstance(event, UnknownEvent):  # read from a journal, and written again
         line["type"], fields = event.type_name, event.fields

@@ -18,7 +18,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from drytrack.core._frozen import FrozenDict, FrozenList
+from drytrack.core._frozen import FrozenDict, FrozenList, OddFloats
 from drytrack.core._names import check_name, known_names, shorten
 from drytrack.core.exceptions import EventValueError, MetricValueError
 
@@ -63,16 +63,17 @@ def metrics(value: object, field: str) -> FrozenDict[str, float]:
         )
         raise EventValueError(msg) from None
     for name, number in frozen.items():
-        if type(number) is not float or name not in known_names:
+        # The last one is 0.0 but for NaN and infinity, where it is NaN: true.
+        if type(number) is not float or name not in known_names or number - number:
             break
     else:
         return frozen
-    return FrozenDict(
-        {
-            check_name(name, "metric name"): _to_float(number, f"metric {name!r}")
-            for name, number in frozen.items()
-        }
-    )
+    floats = {
+        check_name(name, "metric name"): _to_float(number, f"metric {name!r}")
+        for name, number in frozen.items()
+    }
+    kind = FrozenDict if all(map(math.isfinite, floats.values())) else OddFloats
+    return kind(floats)
 
 
 def _to_float(value: object, what: str) -> float:

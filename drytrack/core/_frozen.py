@@ -35,6 +35,12 @@ class FrozenDict(dict[K, V]):
         return type(self), (dict(self),)
 
 
+class OddFloats(FrozenDict[str, float]):
+    """Metrics among which is NaN or infinity, which JSON must write in its own way."""
+
+    __slots__ = ()
+
+
 class FrozenList(list[V]):
     """A ``list`` whose content is fixed at creation."""
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-import types
 import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import CodeType
 
 _PACKAGE = str(pathlib.Path(__file__).parent.parent) + os.sep
 
@@ -26,7 +29,7 @@ def warn(message: str, category: type[Warning]) -> None:
     warnings.warn(message, category, stacklevel=level + 1)
 
 
-def _is_ours(code: types.CodeType) -> bool:
+def _is_ours(code: CodeType) -> bool:
     file = code.co_filename
     if file == "<string>":  # the first instance of an event class is made by
         return code.co_name == "__init__"  # what dataclass wrote

@@ -2,10 +2,11 @@
 
 ``journal.jsonl`` in the run's folder is JSON Lines; each line is one object::
 
-    {"v":1,"seq":7,"attempt":1,"time":1795229927.6,"type":"MetricEvent",
+    {"v":1,"type":"MetricEvent","attempt":1,"seq":7,"time_us":1795229927600000,
      "fields":{…},"crc":2841312983}
 
-``crc`` is the CRC-32 (as zlib computes it) of the line's bytes before
+``time_us`` counts microseconds since the epoch; fields that are as by default
+are left out; ``crc`` is the CRC-32 (as zlib computes it) of the line's bytes before
 ``,"crc"``. Types outside of drytrack are ``module:QualName``. What JSON does
 not know is tagged (`drytrack.core._codec`); large content is in ``blobs/``.
 """
@@ -17,15 +18,15 @@ import gzip
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from math import isfinite
 from os import write
-from time import monotonic, sleep, time
+from time import monotonic, sleep, time_ns
 from typing import IO, NamedTuple
 from zlib import crc32
 
 from drytrack.core import _codec
 from drytrack.core._codec import dumps
 from drytrack.core._atomic import replace_file
+from drytrack.core._frozen import FrozenDict
 from drytrack.core.exceptions import JournalError
 from drytrack.core.log_events import Event, StepMetricEvent
 
@@ -46,6 +47,9 @@ MAX_BACKLOG = 8 * 1024 * 1024
 
 RETRY_S = 0.2
 """Pause between two tries to write to a disk that had refused."""
+
+MAX_SHAPES = 10_000
+"""Sources whose events are written in the short way, at the most."""
 
 _CRC = b',"crc":'
 _set_stamp: Callable[[Event, tuple[int, int, float]], None] = Event._stamp.__set__  # type: ignore[attr-defined]  # the slot
@@ -120,6 +124,8 @@ class JournalWriter:
         self.steps: dict[str, int] = {}
         self.missing: list[list[int]] = []
         self.dropped = 0
+        self._head = f'{{"v":{VERSION},"type":"StepMetricEvent","attempt":{attempt},"seq":'
+        self._shapes: dict[tuple[str, str, str], tuple[str, bytes]] = {}
         self._backlog: list[tuple[int, bytes]] = []
         self._backlog_bytes = 0
         self._next_try = 0.0
@@ -137,25 +143,28 @@ class JournalWriter:
     def append(self, event: Event) -> None:
         """Number an event, write its line, and hand it to the kernel."""
         seq = self.seq = self.seq + 1
-        now = time()
-        _set_stamp(event, (seq, self.attempt, now))
-        line = event._as_line(seq, self.attempt, now)
-        try:
-            # What comes with every step takes the short way: names, integers and
-            # finite floats need no tag. (A sum that overflows is let through to
-            # the long one, which finds nothing.)
-            if (
-                event.__class__ is StepMetricEvent
-                and not event.context  # type: ignore[attr-defined]  # narrowed by class
-                and isfinite(sum(event.metrics.values()))  # type: ignore[attr-defined]  # narrowed by class
-            ):
-                text = dumps(line)
-            else:
-                text = _codec.encode_event(line, event, self.put_blob)
-        except OSError as error:  # a blob that the disk does not take
-            self._give_up(seq, error)
-            return
-        text = text[:-1]
+        time_us = time_ns() // 1000
+        _set_stamp(event, (seq, self.attempt, time_us / 1e6))
+        # What comes with every step takes the short way: the same line as by the
+        # long one, in a third of its time.
+        if (
+            event.__class__ is StepMetricEvent
+            and event.metrics.__class__ is FrozenDict  # type: ignore[attr-defined]  # narrowed by class
+            and not event.context  # type: ignore[attr-defined]  # narrowed by class
+        ):
+            key = (event.source_name, event.axis, event.model_name)  # type: ignore[attr-defined]  # narrowed by class
+            source, rest = self._shapes.get(key) or self._add_shape(key)
+            text = (
+                f'{self._head}{seq},"time_us":{time_us}{source}{event.step},"metrics":'  # type: ignore[attr-defined]  # narrowed by class
+            ).encode() + dumps(event.metrics)  # type: ignore[attr-defined]  # narrowed by class
+            text += rest
+        else:
+            line = event._as_line(seq, self.attempt, time_us)
+            try:
+                text = _codec.encode_event(line, event, self.put_blob)[:-1]
+            except OSError as error:  # a blob that the disk does not take
+                self._give_up(seq, error)
+                return
         text += b',"crc":%d}\n' % crc32(text)
         if self._backlog:
             self._wait(seq, text)
@@ -169,6 +178,17 @@ class JournalWriter:
             self._refused(seq, text, written, OSError("the line was cut"))
         elif self.sync_always:
             self.sync()
+
+    def _add_shape(self, key: tuple[str, str, str]) -> tuple[str, bytes]:
+        """Return what stands around the step and metrics of a source's events."""
+        source_name, axis, model_name = key
+        before = f',"fields":{{"source_name":{_json(source_name)},"step":'
+        after = "" if axis == "step" else f',"axis":{_json(axis)}'
+        after += f',"model_name":{_json(model_name)}' if model_name else ""
+        if len(self._shapes) >= MAX_SHAPES:
+            self._shapes.clear()
+        shape = self._shapes[key] = (before, f"{after}}}".encode())
+        return shape
 
     def put_blob(self, data: bytes) -> str:
         """Keep content under its hash; the same content is kept once.
@@ -279,6 +299,10 @@ class JournalWriter:
             f"there is room. Free some."
         )
         self._tell(msg)
+
+
+def _json(text: str) -> str:
+    return dumps(text).decode()
 
 
 def _expand(folder: pathlib.Path) -> None:
@@ -489,7 +513,7 @@ class JournalReader:
             if name not in self._types:
                 self._types[name] = _codec.find_type(name)
             event = _codec.build_event(name, self._types[name], fields)
-            _set_stamp(event, (data["seq"], data["attempt"], data["time"]))
+            _set_stamp(event, (data["seq"], data["attempt"], data["time_us"] / 1e6))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
             if isinstance(err, JournalError) and _is_newer(line):
                 raise

@@ -118,7 +118,7 @@ class Event:
         cls._as_line = Event._as_line  # type: ignore[method-assign]  # see there
         if not any(name.startswith("__annot") for name in vars(cls)):
             # Without fields of its own, it need not be made a dataclass.
-            cls.__init__ = _compile_first  # type: ignore[method-assign]  # replaced by the compiled one
+            cls.__init__ = _compile_first  # type: ignore[assignment, method-assign]  # replaced by the compiled one
 
     def __post_init__(self, *init_vars: Any) -> None:
         """Compile the constructor when the first instance is made; publish it."""

@@ -329,11 +329,18 @@ def test_a_second_loop_over_epochs_ends_the_first(run, events):
     assert list(first) == []
 
 
-def test_epochs_in_a_generator_function_that_is_closed_end(run, events):
-    def batches():
-        yield from TrainingLoop("net", name="trainer").epochs(10)
+def iterate():
+    for epoch in TrainingLoop("net", name="trainer").epochs(10):
+        yield epoch, "of a for loop"
 
-    generator = batches()
+
+def delegate():
+    yield from TrainingLoop("net", name="trainer").epochs(10)
+
+
+@pytest.mark.parametrize("form", [iterate, delegate])
+def test_epochs_in_a_generator_function_that_is_closed_end(run, events, form):
+    generator = form()
     next(generator)
     generator.close()
 

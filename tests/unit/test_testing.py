@@ -12,10 +12,13 @@ import pytest
 
 from drytrack.core import _defaults, log_events
 from drytrack.core._history import Axis
+from drytrack.core.exceptions import RequiredTrackerError
 from drytrack.core.experiment import Experiment
 from drytrack.core.track import Tracker
+from drytrack.delivery import Required
 from drytrack.testing import Recorder, TrackerContract, capture_events
 from drytrack.trackers.base import Dumper, MemoryMetrics, SourcedMetrics, resolve_axis
+from drytrack.trackers.null import NullTracker
 
 HERE = pathlib.Path(__file__)
 
@@ -73,6 +76,39 @@ class TestMemoryMetrics(TrackerContract):
 
     def make_tracker(self, tmp_path):
         return MemoryMetrics()
+
+
+class InTheBackground(MemoryMetrics):
+    background = True
+
+
+class TestMemoryInTheBackground(TestMemoryMetrics):
+    def make_tracker(self, tmp_path):
+        return InTheBackground()
+
+
+class LinesInTheBackground(Lines):
+    background = True
+
+
+class TestLinesInTheBackground(LinesContract):
+    tracker_class = LinesInTheBackground
+
+
+class TestNullTracker(TrackerContract):
+    def make_tracker(self, tmp_path):
+        return NullTracker()
+
+
+class TestRequired(LinesContract):
+    """A wrapped tracker, whose failure at the start is the run's."""
+
+    def make_tracker(self, tmp_path):
+        return Required(Lines(tmp_path / "store"))
+
+    def test_a_failure_at_the_start_is_survived(self, tmp_path):
+        with pytest.raises(RequiredTrackerError):
+            super().test_a_failure_at_the_start_is_survived(tmp_path)
 
 
 class TestRecorder(TrackerContract):

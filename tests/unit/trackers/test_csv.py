@@ -745,10 +745,13 @@ def test_a_read_only_folder_fails_at_the_start_alone(experiment, read_only):
     experiment.trackers.subscribe(CSVDumper(read_only))
     run = experiment.create_run("run", record=False)
 
-    with pytest.warns(DrytrackWarning) as caught:
+    def watch():
         run.start()
         log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5})
         run.stop()
+
+    with pytest.warns(DrytrackWarning) as caught:
+        watch()
 
     failures = [w for w in caught if w.category is TrackerExceptionWarning]
     assert len(failures) == 1
@@ -792,7 +795,7 @@ publish_in_vain(2, loss=2 / 3)
 publish_in_vain(3, loss=2 / 3, late=1)   # nor does a wider file
 print(path.read_bytes() == before, sorted(os.listdir(path.parent)))
 limit(10)
-publish_in_vain(1, "test", loss=0.5)     # nor does a header
+publish_in_vain(1, source="test", loss=0.5)     # nor does a header
 limit(resource.RLIM_INFINITY)
 publish(2, "test", loss=0.5)
 publish(4, loss=1.0)
