@@ -97,7 +97,9 @@ class Route:
         # `with lock` costs twice as much as the pair of calls. The pair is safe
         # from a signal whose handler raises in between only inside the `try`.
         try:
-            bus.acquire()
+            if not bus.acquire(False):  # another thread has just come before
+                bus.publish_while_busy(self, event)
+                return
             bus.busy = True
             count = self.count = self.count + 1
             if count & _UNTIMED:
@@ -176,6 +178,7 @@ class Bus:
         "guests",
         "history",
         "journal",
+        "leaving",
         "lock",
         "max_failures",
         "problems",
@@ -200,6 +203,7 @@ class Bus:
         self.queue: collections.deque[tuple[Route, Event]] = collections.deque()
         self.problems: collections.deque[_Problem] = collections.deque()
         self.guests: dict[str, Guest] = {}
+        self.leaving: collections.deque[Guest] = collections.deque()
         self.history: list[Event] = []
         self.max_failures = MAX_FAILURES
         self.start_seq = 0
@@ -220,6 +224,7 @@ class Bus:
 
     def resolve(self, event_type: type[Event]) -> Deliver | None:
         """Build the route of an event type, and remember it in the run's routes."""
+        self._wait_for_turn(event_type)
         with self.lock:
             handlers, guests = [], []
             for guest in self.guests.values():
@@ -334,13 +339,20 @@ class Bus:
         with self.lock:
             guest = self.guests.pop(name, None)
             self.rebuild()
-        if guest is not None:
-            worker = guest.worker
-            if worker is not None:
-                worker.abandon()
-            else:
-                self.dismiss(guest)
+            if guest is not None and guest.worker is None:
+                self.leaving.append(guest)
+                if self.busy:  # by a handler: it leaves after the event under way
+                    self.unsettled = True
+                else:
+                    self.let_leave()
+        if guest is not None and guest.worker is not None:
+            guest.worker.abandon()
         self.report()
+
+    def let_leave(self) -> None:
+        """Clean up the trackers that were removed."""
+        while self.leaving:
+            self.dismiss(self.leaving.popleft())
 
     def resume(self, name: str) -> None:
         """Let a suspended tracker go on at once, with what it had missed."""
@@ -379,25 +391,25 @@ class Bus:
             BusBusyError: If the handler has not finished after 60 s; it may
                 be waiting for this very thread.
         """
-        if threading.current_thread() is threading.main_thread():
-            # A signal's exception between acquire() and try would leave the lock
-            # held for ever, and only the main thread gets signals.
-            with self.lock:
-                self._queue_or_deliver(route, event)
-            self.report()
-            return
-        if not self.lock.acquire(timeout=BUSY_TIMEOUT_S):
-            msg = (
-                f"{type(event).__name__} waited {BUSY_TIMEOUT_S:g} s for a handler "
-                f"that another thread is in. A handler must not wait for a thread "
-                f"that publishes; let it return first."
-            )
-            raise BusBusyError(msg)
-        try:
+        self._wait_for_turn(type(event))
+        with self.lock:
             self._queue_or_deliver(route, event)
-        finally:
-            self.lock.release()
         self.report()
+
+    def _wait_for_turn(self, event_type: type[Event]) -> None:
+        """Wait, but not for ever, for the handler that another thread is in."""
+        try:
+            # Inside the `try`: a signal's exception after it must not keep the lock.
+            if not self.acquire(timeout=BUSY_TIMEOUT_S):
+                msg = (
+                    f"{event_type.__name__} waited {BUSY_TIMEOUT_S:g} s for a handler "
+                    f"that another thread is in. A handler must not wait for a thread "
+                    f"that publishes; let it return first."
+                )
+                raise BusBusyError(msg)
+        finally:
+            if self.lock._is_owned():  # type: ignore[attr-defined]  # see abandon
+                self.release()
 
     def _queue_or_deliver(self, route: Route, event: Event) -> None:
         if self.busy:  # under the lock: by a handler further up this stack
@@ -414,6 +426,7 @@ class Bus:
             route, event = self.queue.popleft()
             route.count += 1
             route.serve(event, 1)
+        self.let_leave()
 
     def abandon(self) -> None:
         """Let the bus go after an exception that no handler may keep.
@@ -561,16 +574,21 @@ class Bus:
             else:
                 self._number(event)
             self.start_seq = self.last_seq
-            for guest in list(self.guests.values()):
-                if guest.background:
-                    cursor = self.start_seq
-                    if event.resumed and self.journal is not None:
-                        cursor = int(kept.get(guest.name, {}).get("cursor", 0))
-                    self._start_worker(guest, cursor, [])
-                else:
-                    self._welcome(guest, event)
-                    self._catch_up(guest, event)
+            self.busy = True  # what they publish waits until all have started
+            try:
+                for guest in list(self.guests.values()):
+                    if guest.background:
+                        cursor = self.start_seq
+                        if event.resumed and self.journal is not None:
+                            cursor = int(kept.get(guest.name, {}).get("cursor", 0))
+                        self._start_worker(guest, cursor, [])
+                    else:
+                        self._welcome(guest, event)
+                        self._catch_up(guest, event)
+            finally:
+                self.busy = False
             self.rebuild()
+            self.drain()
         for guest in self.guests.values():
             if guest.required and guest.suspended_at is not None:
                 what, cause = next(
@@ -578,6 +596,9 @@ class Bus:
                     for what, _, error in self.problems
                     if what.startswith(f"Tracker {guest.name!r} ")
                 )
+                self.problems = collections.deque(
+                    problem for problem in self.problems if problem[0] != what
+                )  # told by the error
                 msg = f"The run needs its tracker {guest.name!r}. {what}"
                 raise RequiredTrackerError(msg) from cause
         self.report()
@@ -732,4 +753,8 @@ class Bus:
 
 
 def _say(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  # any exception's __str__
+        message = ""
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__

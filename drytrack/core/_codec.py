@@ -4,12 +4,14 @@ Plain data is written as it is. What JSON does not know is an object with one
 key that begins with ``$``::
 
     NaN, ±inf       {"$float": "nan"}
-    a long integer  {"$int": "123…"}
+    a long integer  {"$int": "0x7b…"}
+    lone surrogates {"$text": "a\\ud800"}
     a date and time {"$datetime": "2026-11-20T23:12:01"}
     a path          {"$path": "runs/a.pt"}
     bytes, media    {"$bytes": "<blob>"}, {"$media": ["png", "<blob>"]}
     an array        {"$array": ["<f4", [2, 3], "<blob>"]}
     a long table    {"$json": "<blob>"}
+    a set           {"$set": [item, …]}
     other mappings  {"$dict": [[key, value], …]}
 
 A blob is named by the SHA-256 of its content. Reading imports nothing, and
@@ -42,6 +44,7 @@ PutBlob = Callable[[bytes], str]
 GetBlob = Callable[[str], bytes]
 
 _HOT = frozenset({MetricEvent, StepMetricEvent})
+_HOT_NAMES = frozenset(cls.__name__ for cls in _HOT)
 
 dumps = orjson.dumps
 loads = orjson.loads
@@ -80,12 +83,19 @@ def encode_event(line: dict[str, Any], event: Event, put_blob: PutBlob) -> bytes
     fields = line["fields"]
     if isinstance(event, UnknownEvent):  # read from a journal, and written again
         line["type"], fields = event.type_name, event.fields
-    line["fields"] = {
-        name: encode(value, put_blob)
+    kept = {
+        name: value
         for name, value in fields.items()
         if name != "push_updates" and not _is_callback(value)
     }
-    return dumps(line)
+    try:
+        line["fields"] = {n: encode(value, put_blob) for n, value in kept.items()}
+        return dumps(line)
+    except OSError:  # a blob that the disk does not take
+        raise
+    except Exception:  # noqa: BLE001  # nested too deep, or an odd library's array
+        line["fields"] = {n: encode(to_plain(v), put_blob) for n, v in kept.items()}
+        return dumps(line)
 
 
 def _is_callback(value: object) -> bool:
@@ -97,15 +107,19 @@ def encode(value: Any, put_blob: PutBlob) -> Any:  # noqa: PLR0911, PLR0912  # o
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        text = str(value)
-        return text if text.isascii() else text.encode("utf-8", "replace").decode()
+        text = str.__str__(value)  # an enumeration's own would say its name
+        if text.isascii() or _is_unicode(text):
+            return text
+        return {"$text": text.encode("unicode_escape").decode()}
     if isinstance(value, float):
         value = float(value)
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, int):
         value = int(value)
-        return value if -(2**63) <= value < 2**64 else {"$int": str(value)}
-    if isinstance(value, (list, tuple, set, frozenset)):
+        return value if -(2**63) <= value < 2**64 else {"$int": hex(value)}
+    if isinstance(value, (set, frozenset)):
+        return {"$set": [encode(item, put_blob) for item in value]}
+    if isinstance(value, (list, tuple)):
         items = [encode(item, put_blob) for item in value if not _is_callback(item)]
         if isinstance(value, FrozenList) and len(items) > 100:  # noqa: PLR2004  # not worth a look
             data = dumps(items)
@@ -113,14 +127,14 @@ def encode(value: Any, put_blob: PutBlob) -> Any:  # noqa: PLR0911, PLR0912  # o
                 return {"$json": put_blob(data)}
         return items
     if isinstance(value, Mapping):
-        if all(type(key) is str and not key.startswith("$") for key in value):
+        if all(map(_is_plain_key, value)):
             return {key: encode(item, put_blob) for key, item in value.items()}
         pairs = [[encode(k, put_blob), encode(v, put_blob)] for k, v in value.items()]
         return {"$dict": pairs}
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, datetime.datetime) and value == value:  # not NaT
         return {"$datetime": value.isoformat()}
     if isinstance(value, pathlib.PurePath):
-        return {"$path": value.as_posix().encode("utf-8", "replace").decode()}
+        return {"$path": encode(value.as_posix(), put_blob)}
     if isinstance(value, (bytes, bytearray)):
         return {"$bytes": put_blob(bytes(value))}
     if isinstance(value, MediaFile):
@@ -128,10 +142,31 @@ def encode(value: Any, put_blob: PutBlob) -> Any:  # noqa: PLR0911, PLR0912  # o
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
+    if (
+        numpy is not None
+        and isinstance(value, numpy.ndarray)
+        and not value.dtype.hasobject
+        # Not so where fields have names, nor for the types of other packages.
+        and numpy.dtype(value.dtype.str) == value.dtype
+    ):
         data = numpy.ascontiguousarray(value).tobytes()
         return {"$array": [value.dtype.str, list(value.shape), put_blob(data)]}
     return encode(to_plain(value), put_blob)
+
+
+def _is_plain_key(key: object) -> bool:
+    if type(key) is not str or key.startswith("$"):
+        return False
+    return key.isascii() or _is_unicode(key)
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a file can hold a text: not with lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode(value: Any, get_blob: GetBlob) -> Any:
@@ -157,15 +192,27 @@ def decode(value: Any, get_blob: GetBlob) -> Any:
     return {key: decode(item, get_blob) for key, item in value.items()}
 
 
-def decode_fields(fields: dict[str, Any], get_blob: GetBlob) -> dict[str, Any]:
-    """Return the fields of an event as `encode_event` was given them."""
-    return {
-        # A metric may be called "$float": its mapping is never a tag itself.
-        name: {key: decode(item, get_blob) for key, item in value.items()}
-        if name == "metrics" and isinstance(value, dict) and "$dict" not in value
-        else decode(value, get_blob)
-        for name, value in fields.items()
-    }
+def decode_fields(
+    name: str, fields: dict[str, Any], get_blob: GetBlob
+) -> dict[str, Any]:
+    """Return the fields of an event type as `encode_event` was given them."""
+    decoded = {}
+    for field, value in fields.items():
+        if (
+            field == "metrics"
+            and name in _HOT_NAMES
+            and not isinstance(value.get("$dict"), list)
+        ):
+            # A metric may be called "$float": the mapping is no tag itself.
+            decoded[field] = {k: decode(item, get_blob) for k, item in value.items()}
+        else:
+            decoded[field] = decode(value, get_blob)
+    return decoded
+
+
+def _hashable(value: Any) -> Any:
+    """Return what was a tuple, and is a list in JSON, as a tuple again."""
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 def _decode_array(content: Any, get_blob: GetBlob) -> Any:
@@ -179,15 +226,19 @@ def _decode_array(content: Any, get_blob: GetBlob) -> Any:
 
 _DECODERS: dict[str, Callable[[Any, GetBlob], Any]] = {
     "$float": lambda content, _: float(content),
-    "$int": lambda content, _: int(content),
+    "$int": lambda content, _: int(content, 16),
+    "$text": lambda content, _: content.encode("ascii").decode("unicode_escape"),
     "$datetime": lambda content, _: datetime.datetime.fromisoformat(content),
-    "$path": lambda content, _: pathlib.Path(content),
+    "$path": lambda content, get: pathlib.Path(decode(content, get)),
     "$bytes": lambda content, get: get(content),
     "$media": lambda content, get: MediaFile(content[0], get(content[1])),
     "$array": _decode_array,
     "$json": lambda content, get: decode(loads(get(content)), get),
+    "$set": lambda content, get: frozenset(
+        _hashable(decode(item, get)) for item in content
+    ),
     "$dict": lambda content, get: {
-        decode(key, get): decode(item, get) for key, item in content
+        _hashable(decode(key, get)): decode(item, get) for key, item in content
     },
 }
 

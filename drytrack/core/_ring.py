@@ -57,17 +57,18 @@ class Ring:
             is not here (overwritten, or too large), and must be read elsewhere.
         """
         last = self.last
-        if last - after > self.size:
+        if last - after >= self.size:
             return None
         upto = min(last, after + limit)
         slots, mask = self._slots, self._mask
         found = [slots[seq & mask] for seq in range(after + 1, upto + 1)]
-        # The writer may have lapped us while we copied.
-        if self.last - after > self.size or (found and found[0] is None):
+        # The writer may have lapped us while we copied, or be about to.
+        if self.last - after >= self.size:
             return None
         events: list[Event] = []
-        for event in found:
-            if event is None:
+        for seq, event in enumerate(found, after + 1):
+            # An interrupt between number and slot leaves an older event there.
+            if event is None or event._stamp[0] != seq:  # type: ignore[attr-defined]  # events here have one
                 break
             events.append(event)
-        return events
+        return events if events or not found else None

@@ -506,7 +506,13 @@ class Run(Generic[C]):
             try:
                 self.bind(self._close_loops)(reason)
             finally:
-                self._leave(status, described)
+                try:
+                    self._leave(status, described)
+                except Warning as late:
+                    # Warnings are errors: what ended the run goes before them.
+                    if error is None:
+                        raise
+                    _logger.warning("%s", late)
         self._say_costs()
         pending, self.routes.pending = self.routes.pending, None
         if pending is not None and error is None:
