@@ -59,6 +59,9 @@ FULL_RING_WAIT_S = 1.0
 CATCH_UP_INLINE = 10_000
 """Missed events that a resumed inline tracker gets before the run goes on."""
 
+UNRECORDED = -(2**62)
+"""Sequence numbers count from here where there is no journal to be a place in."""
+
 _UNTIMED = SAMPLED - 1
 _REMEMBERED = (ModelRegistrationEvent, ActorRegistrationEvent)
 _SYNCED = (EndEpochEvent, SaveModelEvent)
@@ -209,7 +212,7 @@ class Bus:
         self.start_seq = 0
         self.stopped = False
         self.ring: Ring | None = None
-        self._seq = 0
+        self._seq = UNRECORDED
         self._by_type: dict[type[Event], Route] = {}
         self._states: dict[str, dict[str, Any]] = {}
         self._wait_left_s = FULL_RING_WAIT_S
@@ -217,7 +220,7 @@ class Bus:
 
     @property
     def last_seq(self) -> int:
-        """Sequence number of the newest event; 0 where nobody counts."""
+        """Sequence number of the newest event."""
         return self.journal.seq if self.journal is not None else self._seq
 
     # -- who is called ---------------------------------------------------------

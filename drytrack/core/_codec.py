@@ -1,11 +1,11 @@
-"""Events as JSON, and back.
+r"""Events as JSON, and back.
 
 Plain data is written as it is. What JSON does not know is an object with one
 key that begins with ``$``::
 
     NaN, ±inf       {"$float": "nan"}
     a long integer  {"$int": "0x7b…"}
-    lone surrogates {"$text": "a\\ud800"}
+    lone surrogates {"$text": "a\ud800"}
     a date and time {"$datetime": "2026-11-20T23:12:01"}
     a path          {"$path": "runs/a.pt"}
     bytes, media    {"$bytes": "<blob>"}, {"$media": ["png", "<blob>"]}
@@ -40,14 +40,42 @@ from drytrack.core.log_events import Event, MetricEvent, StepMetricEvent, Unknow
 MAX_INLINE = 64 * 1024
 """Bytes of one field above which it goes to a blob."""
 
+JSON_WEIGHT = 4
+"""How much dearer the bytes of a long table are: each may become an object."""
+
 PutBlob = Callable[[bytes], str]
-GetBlob = Callable[[str], bytes]
 
 _HOT = frozenset({MetricEvent, StepMetricEvent})
 _HOT_NAMES = frozenset(cls.__name__ for cls in _HOT)
 
 dumps = orjson.dumps
 loads = orjson.loads
+
+
+class Blobs:
+    """Gets the blobs of one line, which may name each of them many times."""
+
+    def __init__(self, get: Callable[[str], bytes], limit: int) -> None:
+        """Start with all of the limit.
+
+        Args:
+            get: Returns the content of a blob.
+            limit: Bytes to return in all.
+        """
+        self._get = get
+        self._left = limit
+
+    def __call__(self, name: str, weight: int = 1) -> bytes:
+        """Return the content of a blob.
+
+        Raises:
+            JournalError: If the line has had its share.
+        """
+        data = self._get(name)
+        self._left -= len(data) * weight
+        if self._left < 0:
+            raise JournalError("the blobs of the line are too long together.")
+        return data
 
 
 def find_type(name: str) -> type[Event] | None:
@@ -102,7 +130,7 @@ def _is_callback(value: object) -> bool:
     return callable(value) and not isinstance(value, (type, MediaFile))
 
 
-def encode(value: Any, put_blob: PutBlob) -> Any:  # noqa: PLR0911, PLR0912  # one line a type
+def encode(value: Any, put_blob: PutBlob) -> Any:  # one line a type
     """Return a value as plain JSON data, tagged where needed."""
     if value is None or isinstance(value, bool):
         return value
@@ -121,7 +149,7 @@ def encode(value: Any, put_blob: PutBlob) -> Any:  # noqa: PLR0911, PLR0912  # o
         return {"$set": [encode(item, put_blob) for item in value]}
     if isinstance(value, (list, tuple)):
         items = [encode(item, put_blob) for item in value if not _is_callback(item)]
-        if isinstance(value, FrozenList) and len(items) > 100:  # noqa: PLR2004  # not worth a look
+        if isinstance(value, FrozenList) and len(items) > 100:  # not worth a look
             data = dumps(items)
             if len(data) > MAX_INLINE:
                 return {"$json": put_blob(data)}
@@ -169,7 +197,7 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def decode(value: Any, get_blob: GetBlob) -> Any:
+def decode(value: Any, get_blob: Blobs) -> Any:
     """Return what `encode` was given.
 
     Raises:
@@ -180,7 +208,7 @@ def decode(value: Any, get_blob: GetBlob) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        (tag, content), = value.items()
+        ((tag, content),) = value.items()
         if tag.startswith("$"):
             try:
                 return _DECODERS[tag](content, get_blob)
@@ -192,9 +220,7 @@ def decode(value: Any, get_blob: GetBlob) -> Any:
     return {key: decode(item, get_blob) for key, item in value.items()}
 
 
-def decode_fields(
-    name: str, fields: dict[str, Any], get_blob: GetBlob
-) -> dict[str, Any]:
+def decode_fields(name: str, fields: dict[str, Any], get_blob: Blobs) -> dict[str, Any]:
     """Return the fields of an event type as `encode_event` was given them."""
     decoded = {}
     for field, value in fields.items():
@@ -215,7 +241,7 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
-def _decode_array(content: Any, get_blob: GetBlob) -> Any:
+def _decode_array(content: Any, get_blob: Blobs) -> Any:
     import numpy as np
 
     dtype, shape, blob = content
@@ -224,7 +250,7 @@ def _decode_array(content: Any, get_blob: GetBlob) -> Any:
     return array
 
 
-_DECODERS: dict[str, Callable[[Any, GetBlob], Any]] = {
+_DECODERS: dict[str, Callable[[Any, Blobs], Any]] = {
     "$float": lambda content, _: float(content),
     "$int": lambda content, _: int(content, 16),
     "$text": lambda content, _: content.encode("ascii").decode("unicode_escape"),
@@ -233,7 +259,7 @@ _DECODERS: dict[str, Callable[[Any, GetBlob], Any]] = {
     "$bytes": lambda content, get: get(content),
     "$media": lambda content, get: MediaFile(content[0], get(content[1])),
     "$array": _decode_array,
-    "$json": lambda content, get: decode(loads(get(content)), get),
+    "$json": lambda content, get: decode(loads(get(content, JSON_WEIGHT)), get),
     "$set": lambda content, get: frozenset(
         _hashable(decode(item, get)) for item in content
     ),

@@ -58,44 +58,56 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class AttemptCounter:
-    """Tells, from the events of a run in their order, which attempt is on."""
+    """Tells, from the events of a run in their order, which attempt they are of.
+
+    An event from a journal says itself which start it followed, so what a
+    tracker gets late, after a later start, still counts to the earlier one.
+    """
 
     def __init__(
-        self, start: int = 1, rewinds: Mapping[str, int] | None = None
+        self, start: int = 1, rewinds: Mapping[tuple[int, str], int] | None = None
     ) -> None:
         """Start before the first attempt, or where a reader had stopped.
 
         Args:
             start: Number of the start.
-            rewinds: Model → how often it has been rewound since.
+            rewinds: (start, model) → how often it has been rewound since.
         """
         self._start = start
         self._rewinds = dict(rewinds or {})
-        self._epochs: dict[str, int] = {}
+        self._epochs: dict[tuple[int, str], int] = {}
 
     def see(self, event: Event) -> None:
         """Take note of an event; all but a few types mean nothing here."""
         if isinstance(event, (MetricEvent, StartEpochEvent, EndEpochEvent)):
-            name, epoch = event.model_name, event.epoch
-            if epoch > self._epochs.get(name, 0):
-                self._epochs[name] = epoch
+            key, epoch = (self.start_of(event), event.model_name), event.epoch
+            if epoch > self._epochs.get(key, 0):
+                self._epochs[key] = epoch
         elif isinstance(event, LoadModelEvent):
-            name, loaded = event.model_name, event.epoch
-            if loaded is not None and loaded < self._epochs.get(name, 0):
-                self._rewinds[name] = self._rewinds.get(name, 0) + 1
-                self._epochs[name] = loaded
+            key, loaded = (self.start_of(event), event.model_name), event.epoch
+            if loaded is not None and loaded < self._epochs.get(key, 0):
+                self._rewinds[key] = self._rewinds.get(key, 0) + 1
+                self._epochs[key] = loaded
         elif isinstance(event, StartExperimentEvent):
             # A start forgets, so that a reader of the whole history and one
             # that came with the newest process count alike.
             self._start = event.attempt
-            self._rewinds.clear()
-            self._epochs.clear()
 
-    def attempt(self, model_name: str) -> Attempt:
-        """Return the attempt that is on for a model, or for none ("")."""
+    def start_of(self, event: Event) -> int:
+        """Return the number of the start that an event followed."""
+        stamp = getattr(event, "_stamp", None)
+        recorded = stamp is not None and stamp[0] > 0
+        return stamp[1] if stamp is not None and recorded else self._start
+
+    def of(self, event: Event, model_name: str) -> Attempt:
+        """Return the attempt of an event for a model, or for none ("")."""
+        start = self.start_of(event)
+        rewinds = self._rewinds
+        if not rewinds:
+            return start, 0
         if model_name:
-            return self._start, self._rewinds.get(model_name, 0)
-        return self._start, sum(self._rewinds.values())
+            return start, rewinds.get((start, model_name), 0)
+        return start, sum(n for (at, _), n in rewinds.items() if at == start)
 
 
 class Axis:

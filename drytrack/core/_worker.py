@@ -56,7 +56,7 @@ class Worker:
             prelude: Events to deliver first, such as registrations that a late
                 subscriber missed.
         """
-        assert bus.ring is not None  # noqa: S101  # made before any worker
+        assert bus.ring is not None  # made before any worker
         self._ring = bus.ring
         self.bus = bus
         self.guest = guest
@@ -164,7 +164,7 @@ class Worker:
     def _open(self) -> bool:
         """Let the tracker enter the run; return whether it did."""
         start = self.bus.history[0]
-        assert isinstance(start, StartExperimentEvent)  # noqa: S101  # put there first
+        assert isinstance(start, StartExperimentEvent)  # put there first
         try:
             self.bus.open(self.guest)
             self._call(start)
@@ -182,7 +182,8 @@ class Worker:
         return True
 
     def _next_batch(self) -> list[Event]:
-        if self._from_journal is None:
+        fresh = self._from_journal is None
+        if fresh:
             batch = self._ring.get(self.position, BATCH)
             if batch is not None:
                 return batch
@@ -190,6 +191,7 @@ class Worker:
                 return self._skip_dropped()
             reader = JournalReader(self.bus.journal.folder)
             self._from_journal = reader.read(reader.find(self.position))
+        assert self._from_journal is not None  # opened above, or before
         batch = []
         try:
             for event in self._from_journal:
@@ -201,17 +203,24 @@ class Worker:
         except (JournalError, OSError) as error:
             self._from_journal = None
             self.bus.note(f"The journal cannot be read for {self.guest.name!r}", error)
-        if not batch and self._ring.get(self.position, 1) is None:
-            # Neither here nor there: the disk had refused it.
-            self._from_journal = None
-            self.dropped += 1
-            self.position += 1
+        if fresh and not batch and self._ring.get(self.position, 1) is None:
+            self._skip_lost()
         return batch
+
+    def _skip_lost(self) -> None:
+        """Go on behind what neither memory nor disk has, if it will not come."""
+        journal = self.bus.journal
+        assert journal is not None  # the caller has read it
+        upto = journal.lost_upto(self.position + 1)
+        if self._last_try:  # nor will what still waits for room
+            upto = upto or self.position + 1
+        self.dropped += max(0, upto - self.position)
+        self.position = max(upto, self.position)
 
     def _skip_dropped(self) -> list[Event]:
         """Go on with the oldest event that is left, where there is no journal."""
         oldest = self._ring.last - self._ring.size + BATCH
-        lost = max(0, oldest - self.position)
+        lost = max(1, oldest - self.position)
         self.dropped += lost
         self.position += lost
         self.bus.note_dropped(self.guest.name)
@@ -322,12 +331,10 @@ class Worker:
 
 def read_missed(bus: Bus, after: int) -> Iterator[Event]:
     """Read what was published between a sequence number and the start event."""
-    assert bus.journal is not None  # noqa: S101  # the caller has looked
+    assert bus.journal is not None  # the caller has looked
     reader = JournalReader(bus.journal.folder)
     for event in reader.read(reader.find(after)):
         if event._stamp[0] >= bus.start_seq:  # type: ignore[attr-defined]  # events here have one
             return
         if not isinstance(event, (StartExperimentEvent, StopExperimentEvent)):
             yield event
-
-

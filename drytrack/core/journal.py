@@ -13,10 +13,12 @@ not know is tagged (`drytrack.core._codec`); large content is in ``blobs/``.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import gzip
 import os
 import pathlib
+import zlib
 from collections.abc import Callable, Iterator
 from os import write
 from time import monotonic, sleep, time_ns
@@ -24,10 +26,11 @@ from typing import IO, NamedTuple
 from zlib import crc32
 
 from drytrack.core import _codec
-from drytrack.core._codec import dumps
 from drytrack.core._atomic import replace_file
+from drytrack.core._codec import dumps
 from drytrack.core._frozen import FrozenDict
-from drytrack.core.exceptions import JournalError
+from drytrack.core._record import read_record
+from drytrack.core.exceptions import JournalError, RecordError
 from drytrack.core.log_events import Event, StepMetricEvent
 
 __all__ = ["Damage", "JournalReader", "JournalWriter", "Position", "compact"]
@@ -48,10 +51,21 @@ MAX_BACKLOG = 8 * 1024 * 1024
 RETRY_S = 0.2
 """Pause between two tries to write to a disk that had refused."""
 
+CATCH_UP_LINES = 1_000
+"""Waiting lines that one event takes along, so that none takes long."""
+
+MAX_TYPES = 1_000
+"""Type names whose classes a reader remembers."""
+
+MAX_BLOBS = 1024 * 1024 * 1024
+"""Bytes of all blobs of one line above which it is damage."""
+
 MAX_SHAPES = 10_000
 """Sources whose events are written in the short way, at the most."""
 
+_HEAD = b'{"v":%d,"type":' % VERSION
 _CRC = b',"crc":'
+_BAD_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 _set_stamp: Callable[[Event, tuple[int, int, float]], None] = Event._stamp.__set__  # type: ignore[attr-defined]  # the slot
 
 
@@ -65,6 +79,9 @@ class Position(NamedTuple):
 
     seq: int = 0
     offset: int = 0
+
+
+BEGINNING = Position()
 
 
 class Damage(NamedTuple):
@@ -124,15 +141,17 @@ class JournalWriter:
         self.steps: dict[str, int] = {}
         self.missing: list[list[int]] = []
         self.dropped = 0
-        self._head = f'{{"v":{VERSION},"type":"StepMetricEvent","attempt":{attempt},"seq":'
+        self._head = (
+            f'{{"v":{VERSION},"type":"StepMetricEvent","attempt":{attempt},"seq":'
+        )
         self._shapes: dict[tuple[str, str, str], tuple[str, bytes]] = {}
-        self._backlog: list[tuple[int, bytes]] = []
+        self._backlog: collections.deque[tuple[int, bytes]] = collections.deque()
         self._backlog_bytes = 0
         self._next_try = 0.0
         self._warned = False
         self._closed = False
         self._size = 0
-        _expand(folder)
+        _expand(folder, tell)
         self.seq, torn = _find_end(self.path, self.steps, scan_from)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._fd = os.open(self.path, flags, 0o666)
@@ -213,9 +232,7 @@ class JournalWriter:
 
     def settle(self) -> None:
         """Try to write what waits in memory."""
-        if self._backlog:
-            self._next_try = 0.0
-            self._write_backlog()
+        self._write_backlog(len(self._backlog))
 
     def close(self) -> None:
         """Sync and close; what could not be written is said in `missing`."""
@@ -236,6 +253,12 @@ class JournalWriter:
         """The first sequence number that is not in the file; None if all are."""
         waiting = [self._backlog[0][0]] if self._backlog else []
         return min([first for first, _ in self.missing] + waiting, default=None)
+
+    def lost_upto(self, seq: int) -> int:
+        """Return the end of the gap that an event is in; 0 where it is in none."""
+        return max(
+            (last for first, last in self.missing if first <= seq <= last), default=0
+        )
 
     # -- a disk that refuses -----------------------------------------------------
 
@@ -259,7 +282,7 @@ class JournalWriter:
             self._backlog.append((seq, line))
             self._backlog_bytes += len(line)
         if monotonic() >= self._next_try:
-            self._write_backlog()
+            self._write_backlog(CATCH_UP_LINES)
 
     def _give_up(self, seq: int, error: OSError) -> None:
         self._note_missing(seq)
@@ -272,22 +295,21 @@ class JournalWriter:
         else:
             self.missing.append([seq, seq])
 
-    def _write_backlog(self) -> None:
-        while self._backlog:
+    def _write_backlog(self, limit: int) -> None:
+        for _ in range(min(limit, len(self._backlog))):
             seq, line = self._backlog[0]
             try:
                 written = os.write(self._fd, line)
             except OSError:
-                self._next_try = monotonic() + RETRY_S
-                return
-            self._backlog.pop(0)
-            self._backlog_bytes -= len(line)
+                written = 0
+            self._backlog_bytes -= written
             if written != len(line):
-                self._backlog.insert(0, (seq, line[written:]))
-                self._backlog_bytes += len(line) - written
+                self._backlog[0] = (seq, line[written:])
                 self._next_try = monotonic() + RETRY_S
                 return
-        self._warned = False
+            self._backlog.popleft()
+        if not self._backlog:
+            self._warned = False
 
     def _warn(self, error: OSError) -> None:
         if self._warned:
@@ -305,16 +327,23 @@ def _json(text: str) -> str:
     return dumps(text).decode()
 
 
-def _expand(folder: pathlib.Path) -> None:
+def _expand(folder: pathlib.Path, tell: Callable[[str], None]) -> None:
     """Undo `compact`, so that a finished run can go on."""
     packed = folder / COMPACT_FILE
-    if packed.exists() and not (folder / FILE).exists():
-        beside = folder / f".{FILE}.{os.getpid()}"
-        with gzip.open(packed) as source, beside.open("wb") as target:
-            while block := source.read(1 << 20):
+    if not packed.exists() or (folder / FILE).exists():
+        return
+    beside = folder / f".{FILE}.{os.getpid()}"
+    try:
+        with beside.open("wb") as target, gzip.open(packed) as source:
+            while block := source.read1(1 << 16):
                 target.write(block)
-        beside.replace(folder / FILE)
-        packed.unlink()
+    except _BAD_GZIP as err:
+        kept = packed.replace(folder / f"{COMPACT_FILE}.damaged")
+        tell(
+            f"{packed} is damaged ({err!r}); what follows is lost. It is kept: {kept}."
+        )
+    beside.replace(folder / FILE)
+    packed.unlink(missing_ok=True)
 
 
 def _find_end(
@@ -328,19 +357,22 @@ def _find_end(
     if not size:
         return 0, False
     with path.open("rb") as file:
-        file.seek(size - 1)
-        torn = file.read(1) != b"\n"
+        file.seek(max(0, size - 100_000))
+        tail = file.read()
+    torn = not tail.endswith(b"\n")
     seq = 0
     for start in (max(0, min(scan_from, size - 100_000)), 0):
         reader = JournalReader(path.parent)
         for event in reader.read(Position(0, start), aligned=start == 0):
-            assert event.stamp is not None  # noqa: S101  # all that are read have one
+            assert event.stamp is not None  # all that are read have one
             seq = max(seq, event.stamp.seq)
             if isinstance(event, StepMetricEvent):
                 steps[event.source_name] = event.step
         if seq:
             break
-    return seq, torn
+    # A damaged last line had a number too, which trackers may have seen.
+    last = max((_seq_of(line) or 0 for line in tail.splitlines()[1:]), default=0)
+    return (last if seq < last < seq + 1000 else seq), torn
 
 
 class JournalReader:
@@ -377,7 +409,7 @@ class JournalReader:
 
     def read(
         self,
-        start: Position = Position(),
+        start: Position = BEGINNING,
         *,
         follow: bool = False,
         poll_s: float = 0.1,
@@ -405,25 +437,43 @@ class JournalReader:
             offset = start.offset
             if not aligned and offset:
                 offset += len(file.readline(MAX_LINE))
-            while True:
-                line = file.readline(MAX_LINE)
-                if not line.endswith(b"\n"):
-                    if len(line) >= MAX_LINE:
-                        skipped = self._skip_line(file)
-                        self._note(offset, f"longer than {MAX_LINE} bytes")
-                        offset += len(line) + skipped
-                        continue
-                    if follow and not stop():
-                        file.seek(offset)
-                        sleep(poll_s)
-                        continue
-                    if line:
-                        self._note(offset, "the end of the line is missing")
-                    return
-                begin, offset = offset, offset + len(line)
-                event = self._parse(line, begin)
-                if event is None or event._stamp[0] <= start.seq:  # type: ignore[attr-defined]  # set by _parse
+            try:
+                yield from self._read_lines(file, start, offset, follow, poll_s, stop)
+            except _BAD_GZIP as err:
+                self._note(offset, f"the rest cannot be decompressed: {err!r}")
+
+    def _read_lines(  # the arguments of read
+        self,
+        file: IO[bytes],
+        start: Position,
+        offset: int,
+        follow: bool,
+        poll_s: float,
+        stop: Callable[[], bool],
+    ) -> Iterator[Event]:
+        while True:
+            line = file.readline(MAX_LINE)
+            if not line.endswith(b"\n"):
+                if len(line) >= MAX_LINE:
+                    skipped = self._skip_line(file)
+                    self._note(offset, f"longer than {MAX_LINE} bytes")
+                    offset += len(line) + skipped
                     continue
+                if follow and not stop():
+                    file.seek(offset)
+                    sleep(poll_s)
+                    continue
+                if line:
+                    self._note(offset, "the end of the line is missing")
+                return
+            begin, offset = offset, offset + len(line)
+            event = self._parse(line, begin)
+            if event is None:
+                for end, saved in self._salvage(line, begin):
+                    if saved._stamp[0] > start.seq:  # type: ignore[attr-defined]  # set by _parse
+                        self.position = Position(saved._stamp[0], end)  # type: ignore[attr-defined]  # set by _parse
+                        yield saved
+            elif event._stamp[0] > start.seq:  # type: ignore[attr-defined]  # set by _parse
                 self.position = Position(event._stamp[0], offset)  # type: ignore[attr-defined]  # set by _parse
                 yield event
 
@@ -463,8 +513,13 @@ class JournalReader:
         """
         if not (isinstance(name, str) and name.isalnum()):
             raise JournalError(f"{name!r:.80} is no name of a blob.")
+        path = self.folder / BLOBS / name
         try:
-            data = (self.folder / BLOBS / name).read_bytes()
+            size = path.stat().st_size
+            if size > MAX_BLOBS:
+                msg = f"blob {name} is longer than {MAX_BLOBS} bytes: {size}."
+                raise JournalError(msg)
+            data = path.read_bytes()
         except OSError as err:
             raise JournalError(f"blob {name} cannot be read: {err}.") from err
         if _codec.blob_name(data) != name:
@@ -494,12 +549,12 @@ class JournalReader:
 
     def _note(self, offset: int, reason: str) -> None:
         self.damaged += 1
-        if len(self.damage) < 100:  # noqa: PLR2004  # enough to look at
+        if len(self.damage) < 100:  # enough to look at
             self.damage.append(Damage(offset, reason))
 
     def _parse(self, line: bytes, offset: int) -> Event | None:
-        cut = line.rfind(_CRC)
         try:
+            cut = line.rfind(_CRC)
             if cut < 0 or crc32(line[:cut]) != int(line[cut + 7 : -2]):
                 # Another version may check its lines in another way.
                 return self._refuse(line, offset, "its checksum is wrong")
@@ -508,12 +563,25 @@ class JournalReader:
             if version != VERSION:
                 return self._refuse(line, offset, f"its version is {version!r}")
             name, fields = data["type"], data["fields"]
+            seq, attempt, time_us = data["seq"], data["attempt"], data["time_us"]
+            if not (
+                seq.__class__ is attempt.__class__ is time_us.__class__ is int
+                and fields.__class__ is dict
+                and name.__class__ is str
+            ):
+                self._note(offset, "an entry is not of its type")
+                return None
             if b'"$' in line:
-                fields = _codec.decode_fields(fields, self.get_blob)
-            if name not in self._types:
-                self._types[name] = _codec.find_type(name)
-            event = _codec.build_event(name, self._types[name], fields)
-            _set_stamp(event, (data["seq"], data["attempt"], data["time_us"] / 1e6))
+                blobs = _codec.Blobs(self.get_blob, MAX_BLOBS)
+                fields = _codec.decode_fields(name, fields, blobs)
+            try:
+                cls = self._types[name]
+            except KeyError:
+                cls = _codec.find_type(name)
+                if len(self._types) < MAX_TYPES:
+                    self._types[name] = cls
+            event = _codec.build_event(name, cls, fields)
+            _set_stamp(event, (seq, attempt, time_us / 1e6))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
             if isinstance(err, JournalError) and _is_newer(line):
                 raise
@@ -521,13 +589,27 @@ class JournalReader:
             return None
         return event
 
+    def _salvage(self, line: bytes, begin: int) -> Iterator[tuple[int, Event]]:
+        """Read lines that have lost the end of line between them.
+
+        Yields:
+            Where each ends, and its event.
+        """
+        first, *others = line.split(_HEAD)
+        end = begin + len(first)
+        for part in others if first or len(others) > 1 else ():
+            at, end = end, end + len(_HEAD) + len(part)
+            text = _HEAD + part[: part.rfind(b"}") + 1]
+            if _has_checksum(text) and (event := self._parse(text + b"\n", at)):
+                yield end, event
+
     def _refuse(self, line: bytes, offset: int, reason: str) -> None:
         """Note a damaged line; a newer version is an error.
 
         Raises:
             JournalError: If a newer version wrote the line.
         """
-        if _is_newer(line):
+        if _is_newer(line) and not _has_checksum(_with_our_version(line)):
             msg = (
                 f"The journal in {self.folder} was written by a newer drytrack (line "
                 f"at byte {offset}). Update drytrack: pip install -U drytrack."
@@ -541,6 +623,16 @@ def _seq_of(line: bytes) -> int | None:
     begin = line.find(b'"seq":')
     digits = line[begin + 6 : begin + 30].partition(b",")[0]
     return int(digits) if begin >= 0 and digits.isdigit() else None
+
+
+def _has_checksum(line: bytes) -> bool:
+    text, _, digits = line.rstrip(b"\n").rpartition(_CRC)
+    return digits == b"%d}" % crc32(text)
+
+
+def _with_our_version(line: bytes) -> bytes:
+    """Return a line as it was, if nothing but its version is damaged."""
+    return b'{"v":%d,' % VERSION + line.partition(b",")[2]
 
 
 def _is_newer(line: bytes) -> bool:
@@ -561,8 +653,12 @@ def compact(folder: pathlib.Path) -> tuple[int, int]:
         Bytes before and after.
 
     Raises:
-        JournalError: If there is no journal to compress.
+        JournalError: If there is no journal to compress, or the run goes on.
     """
+    with contextlib.suppress(RecordError):
+        if (status := read_record(folder).status) in ("running", "stalled"):
+            msg = f"The run in {folder} is {status}. Compress it when it has ended."
+            raise JournalError(msg)
     path, packed = folder / FILE, folder / COMPACT_FILE
     if not path.exists():
         msg = f"{folder} has no {FILE} to compress."

@@ -62,7 +62,8 @@ class Stamp(NamedTuple):
     """Where in its run an event stands.
 
     Attributes:
-        seq: Sequence number in the run, from 1, without gaps in one journal.
+        seq: Sequence number in the run, from 1, without gaps in its journal;
+            negative, and of no meaning later, where there is no journal.
         attempt: The attempt that published it, from 1.
         time: When it was published, in seconds since the epoch.
     """

@@ -6,7 +6,7 @@ file is, and so has each start and rewind of the run::
 
     {"kind": "attempt", "number": 1, "attempt": 1, "run_ts": "2026-11-20 23:12:01"}
     {"kind": "metrics", "model": "mlp", "source": "train", "axis": "epoch", "file": …}
-    {"kind": "rewind", "model": "mlp"}
+    {"kind": "rewind", "model": "mlp", "start": 1, "seq": 52}
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Index:
         number: Number of this start in the folder. It is that of the run's
             attempt, unless the folder has seen as many already: an unrecorded
             run whose id was used before does not know of its predecessor.
-        rewinds: Model → how often it has been rewound since this start.
+        rewinds: (start, model) → how often it has been rewound since.
+        rewound_at: Sequence number of the newest rewind in the journal.
     """
 
     def __init__(self, folder: pathlib.Path, start: StartExperimentEvent) -> None:
@@ -57,27 +58,43 @@ class Index:
             OSError: If the folder cannot be written.
         """
         self.folder = folder
-        self.rewinds: dict[str, int] = {}
+        self.rewinds: dict[tuple[int, str], int] = {}
+        self.rewound_at = 0
+        self.number = 0
         self._lines = LineFile(folder / INDEX)
         self._files: dict[tuple[tuple[str, object], ...], str] = {}
         self._taken: set[str] = set()
         self._lines.open()
-        last: dict[str, object] = {"kind": "attempt", "number": 0}
+        starts: list[dict[str, object]] = []
         for entry in read_index(folder):
             if entry.get("kind") == "attempt":
-                last = entry
-                self.rewinds.clear()
+                starts.append(entry)
+                self.number = int(str(entry["number"]))
             elif entry.get("kind") == "rewind":
-                self._count_rewind(str(entry["model"]))
+                self._count_rewind(entry)
             elif "file" in entry:
                 file = str(entry.pop("file"))
                 self._remember(tuple(entry.items()), file)
         told = {"attempt": start.attempt, "run_ts": str(start.run_ts)}
-        self.number = int(str(last["number"]))
-        if {**last, **told} != last:
-            self.number = max(start.attempt, self.number + 1)
-            self.rewinds.clear()
+        stamp = start.stamp
+        if stamp is not None and stamp.seq > 0:  # a journal says which start it is
+            self.number = start.attempt
+            is_new = all({**entry, **told} != entry for entry in starts)
+        else:
+            is_new = not starts or {**starts[-1], **told} != starts[-1]
+            if is_new:
+                self.number = max(start.attempt, self.number + 1)
+        if is_new:
             self._write({"kind": "attempt", "number": self.number, **told})
+
+    @property
+    def files(self) -> list[pathlib.Path]:
+        """The files that grow by rows, tables left out."""
+        return [
+            self.folder / file
+            for key, file in self._files.items()
+            if ("kind", "table") not in key
+        ]
 
     def find(
         self, folders: Sequence[str], stem: str, ending: str, labels: Mapping[str, str]
@@ -105,14 +122,20 @@ class Index:
             self._remember(key, file)
         return self.folder / self._files[key]
 
-    def note_rewind(self, model_name: str) -> None:
+    def note_rewind(self, model_name: str, start: int, seq: int) -> None:
         """Note that a model goes on from an earlier epoch.
+
+        Args:
+            model_name: The model.
+            start: Number of the start that it followed.
+            seq: Sequence number of the event; 0 for none.
 
         Raises:
             OSError: If it cannot be noted.
         """
-        self._write({"kind": "rewind", "model": model_name})
-        self._count_rewind(model_name)
+        entry = {"kind": "rewind", "model": model_name, "start": start, "seq": seq}
+        self._write(entry)
+        self._count_rewind(entry)
 
     def close(self) -> None:
         """Close the file."""
@@ -125,8 +148,10 @@ class Index:
         self._files[key] = file
         self._taken.add(file.casefold())
 
-    def _count_rewind(self, model_name: str) -> None:
-        self.rewinds[model_name] = self.rewinds.get(model_name, 0) + 1
+    def _count_rewind(self, entry: Mapping[str, object]) -> None:
+        key = int(str(entry.get("start", self.number))), str(entry["model"])
+        self.rewinds[key] = self.rewinds.get(key, 0) + 1
+        self.rewound_at = max(self.rewound_at, int(str(entry.get("seq", 0))))
 
 
 def _folder_name(name: str) -> str:

@@ -2,11 +2,14 @@
 
 Two layouts, both with one header line and rows as long as it::
 
-    epoch,attempt,rewind,loss,accuracy        wide: an empty cell is no value
-    1,1,0,0.5,
+    epoch,attempt,rewind,seq,loss,accuracy    wide: an empty cell is no value
+    1,1,0,17,0.5,
 
-    metric,epoch,attempt,rewind,value         long: one row for each value
-    loss,1,1,0,0.5
+    metric,epoch,attempt,rewind,seq,value     long: one row for each value
+    loss,1,1,0,17,0.5
+
+``seq`` is the event's sequence number in the run's journal, by which nothing is
+written twice; it is empty where the run has none.
 
 A file begins wide. A metric that appears late adds a column: the file is
 rewritten, old rows padded, and takes the old one's place at once. Where that
@@ -36,7 +39,8 @@ MAX_REWRITES = 16
 """How often, roughly, a file above the size that is free is rewritten."""
 
 _CHUNK = 1_048_576
-_FIXED = ("attempt", "rewind")
+_FIXED = ("attempt", "rewind", "seq")
+_TAIL = 65_536
 
 Point = tuple[str, Attempt, int, float]
 """Metric, attempt, step and value."""
@@ -56,13 +60,12 @@ class SeriesFile:
     `OSError` the file holds all earlier rows, and the next one can be added.
     """
 
-    def __init__(self, path: pathlib.Path, axis: str, attempt: Attempt) -> None:
+    def __init__(self, path: pathlib.Path, axis: str) -> None:
         """Choose the file; one that exists is continued.
 
         Args:
             path: The file.
             axis: What its steps count, such as ``epoch``.
-            attempt: The attempt that rows belong to from now on.
         """
         self.lines = LineFile(path)
         self.axis = axis
@@ -72,18 +75,17 @@ class SeriesFile:
         self._known: set[str] = set()
         self._quoted: dict[str, str] = {}
         self._rewritten = 0
-        self.begin_attempt(attempt)
 
-    def begin_attempt(self, attempt: Attempt) -> None:
-        """Let the rows from now on belong to another attempt."""
-        self._attempt = f"{attempt[0]},{attempt[1]}"
-
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+    def add(
+        self, step: int, metrics: Mapping[str, float], attempt: Attempt, seq: int | str
+    ) -> None:
         """Append the metrics of a step.
 
         Args:
             step: The step or epoch.
             metrics: Name → value; with none, nothing is written.
+            attempt: The attempt that they are of.
+            seq: Their sequence number; "" for none.
 
         Raises:
             OSError: If they cannot be written.
@@ -94,15 +96,16 @@ class SeriesFile:
         try:
             if tuple(metrics) == self._names:
                 cells = ",".join(map(repr, metrics.values()))
-                rows = f"{step},{self._attempt},{cells}\n"
+                rows = f"{step},{attempt[0]},{attempt[1]},{seq},{cells}\n"
             else:
-                rows = self._compose(step, metrics)
+                at = f"{step},{attempt[0]},{attempt[1]},{seq}"
+                rows = self._compose(at, metrics)
             self.lines.append(rows.encode())
         except BaseException:
             self._is_known, self._names = False, ()
             raise
 
-    def _compose(self, step: int, metrics: Mapping[str, float]) -> str:
+    def _compose(self, at: str, metrics: Mapping[str, float]) -> str:
         """Return the rows for metrics that are not just the columns."""
         if not self._is_known:
             self._read_header()
@@ -111,11 +114,10 @@ class SeriesFile:
         if new and not self._is_long:
             header = self._extend(new)
         if self._is_long:
-            at = f"{step},{self._attempt}"
             rows = [f"{self._quote(n)},{at},{v!r}\n" for n, v in metrics.items()]
             return header + "".join(rows)
         cells = [repr(metrics[n]) if n in metrics else "" for n in self._names]
-        return f"{header}{step},{self._attempt},{','.join(cells)}\n"
+        return f"{header}{at},{','.join(cells)}\n"
 
     def _quote(self, name: str) -> str:
         quoted = self._quoted.get(name)
@@ -168,13 +170,13 @@ def _parse_header(line: str, axis: str, path: pathlib.Path) -> tuple[str, ...] |
     cells = next(csv.reader([line]))
     if cells == ["metric", axis, *_FIXED, "value"]:
         return None
-    if cells[:3] != [axis, *_FIXED]:
+    if cells[:4] != [axis, *_FIXED]:
         msg = (
-            f"{path} does not begin with {axis},attempt,rewind, so it was written by "
+            f"{path} does not begin with {axis},attempt,rewind,seq, so it was written by "
             f"something else. Move it away, or choose another run id."
         )
         raise ValueError(msg)
-    return tuple(cells[3:])
+    return tuple(cells[4:])
 
 
 def _write_wider(path: pathlib.Path, header: str, n_new: int) -> None:
@@ -194,11 +196,30 @@ def _write_long(path: pathlib.Path, header: str, names: tuple[str, ...]) -> None
         old.readline()
         new.write(header.encode())
         for line in old:  # past the header cells are numbers, never quoted
-            step, start, rewind, *cells = line.decode().rstrip("\n").split(",")
-            at = f"{step},{start},{rewind}"
+            step, start, rewind, seq, *cells = line.decode().rstrip("\n").split(",")
+            at = f"{step},{start},{rewind},{seq}"
             rows = zip(quoted, cells, strict=True)
             text = "".join(f"{name},{at},{cell}\n" for name, cell in rows if cell)
             new.write(text.encode())
+
+
+def newest_seq(path: pathlib.Path) -> int:
+    """Return the sequence number in the last whole row of a file; 0 for none."""
+    try:
+        with path.open("rb") as file:
+            header = file.readline()
+            if not header.endswith(b"\n"):
+                return 0
+            file.seek(max(len(header), file.seek(0, io.SEEK_END) - _TAIL))
+            rows = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return 0
+    try:
+        place = next(csv.reader([header.decode()])).index("seq")
+        cells = next(csv.reader([rows[-1].decode()]))
+        return int(cells[place] or 0)
+    except (IndexError, ValueError, StopIteration):
+        return 0
 
 
 # -- reading -------------------------------------------------------------------
@@ -224,18 +245,18 @@ def read_points(path: pathlib.Path, axis: str) -> Iterator[Point]:
     if header is None:
         return
     names = _parse_header(header, axis, path)
-    n_cells = 5 if names is None else 3 + len(names)
+    n_cells = 6 if names is None else 4 + len(names)
     damaged = 0
     for row in csv.reader(lines):
         try:
             if len(row) != n_cells:
                 raise ValueError(row)  # noqa: TRY301  # counted below
             if names is None:
-                at, metrics, values = row[1:4], row[:1], [float(row[4])]
+                at, metrics, values = row[1:4], row[:1], [float(row[5])]
             else:
-                at, cells = row[:3], zip(names, row[3:], strict=True)
+                at, cells = row[:3], zip(names, row[4:], strict=True)
                 metrics = [name for name, cell in cells if cell]
-                values = [float(cell) for cell in row[3:] if cell]
+                values = [float(cell) for cell in row[4:] if cell]
             step, *attempt = map(int, at)
         except ValueError:
             damaged += 1

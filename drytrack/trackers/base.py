@@ -132,14 +132,14 @@ class MemoryMetrics(Tracker, MetricLoader):
     def _keep_epoch(self, event: log_events.MetricEvent) -> None:
         self._attempts.see(event)
         axis = self._axes.setdefault((event.model_name, "epoch"), Axis())
-        attempt = self._attempts.attempt(event.model_name)
+        attempt = self._attempts.of(event, event.model_name)
         for name, value in event.metrics.items():
             axis.add((event.source_name, name), attempt, event.epoch, value)
 
     @notify.register
     def _keep_step(self, event: log_events.StepMetricEvent) -> None:
         axis = self._axes.setdefault((event.model_name, event.axis), Axis())
-        attempt = self._attempts.attempt(event.model_name)
+        attempt = self._attempts.of(event, event.model_name)
         for name, value in event.metrics.items():
             key = (event.source_name, series_name(name, event.context))
             axis.add(key, attempt, event.step, value)

@@ -16,7 +16,12 @@ from drytrack.core._names import encode_file_name
 from drytrack.core._record import tag_non_finite
 from drytrack.core.exceptions import AccessOutsideScopeError
 from drytrack.trackers._csv_index import Index, read_index
-from drytrack.trackers._csv_series import SeriesFile, csv_line, read_points
+from drytrack.trackers._csv_series import (
+    SeriesFile,
+    csv_line,
+    newest_seq,
+    read_points,
+)
 from drytrack.trackers._line_file import LineFile, replacing
 from drytrack.trackers.base import (
     Dumper,
@@ -35,7 +40,7 @@ MAX_OPEN_FILES = 64
 """Files that are open at once; whoever has more is far below a process's limit."""
 
 MAX_KNOWN_NAMES = 1_000
-_LR_HEADER = "epoch,attempt,rewind,scheduler,group,lr\n"
+_LR_HEADER = "epoch,attempt,rewind,seq,scheduler,group,lr\n"
 
 
 class CSVDumper(Dumper, MetricLoader):
@@ -46,7 +51,7 @@ class CSVDumper(Dumper, MetricLoader):
         index.jsonl                   which file holds what, by its true names
         config.json, config_2.json    the configuration of each start
         params.json, summary.json     parameters, and final values
-        <model>/<source>.csv          metrics of epochs: epoch,attempt,rewind,loss
+        <model>/<source>.csv          metrics of epochs: epoch,attempt,rewind,seq,loss
         <model>/<source>-steps.csv    metrics of steps; without a model, one level up
         <model>/<source>-lr.csv       learning rates
         tables/<source>/<name>/<step>.csv
@@ -108,13 +113,30 @@ class CSVDumper(Dumper, MetricLoader):
         self._names: dict[tuple[str, ...], list[str]] = {}
         number = self._index.number
         self._attempts = AttemptCounter(number, self._index.rewinds)
+        # What is newer than all rows has not been written: one event, one write.
+        self._newest = max(map(newest_seq, self._index.files), default=0)
         _write_json(folder / numbered("config", ".json", number), event.config)
+
+    def last_seq(self) -> int | None:
+        """Return the newest sequence number in the run's files."""
+        return self._newest
+
+    def _take(self, event: log_events.Event) -> int | str | None:
+        """Return an event's sequence number, "" for none, None if it is here."""
+        stamp = event._stamp if hasattr(event, "_stamp") else None
+        if stamp is None or stamp[0] <= 0:
+            return ""
+        seq: int = stamp[0]
+        if seq <= self._newest:
+            return None
+        self._newest = seq
+        return seq
 
     @notify.register
     def _add_epoch(self, event: log_events.MetricEvent) -> None:
         self._attempts.see(event)
         file = self._find(event.model_name, event.source_name, "epoch")
-        file.add(event.epoch, event.metrics)
+        self._add(file, event, event.model_name, event.epoch, event.metrics)
 
     @notify.register
     def _add_step(self, event: log_events.StepMetricEvent) -> None:
@@ -123,7 +145,24 @@ class CSVDumper(Dumper, MetricLoader):
             names = self._name_series(metrics, event.context)
             metrics = dict(zip(names, metrics.values(), strict=True))
         file = self._find(event.model_name, event.source_name, event.axis)
-        file.add(event.step, metrics)
+        self._add(file, event, event.model_name, event.step, metrics)
+
+    def _add(
+        self,
+        file: SeriesFile,
+        event: log_events.Event,
+        model_name: str,
+        step: int,
+        metrics: Mapping[str, float],
+    ) -> None:
+        newest, seq = self._newest, self._take(event)
+        if seq is None:
+            return
+        try:
+            file.add(step, metrics, self._attempts.of(event, model_name), seq)
+        except BaseException:
+            self._newest = newest
+            raise
 
     @notify.register
     def _count_start(self, event: log_events.StartEpochEvent) -> None:
@@ -135,12 +174,14 @@ class CSVDumper(Dumper, MetricLoader):
 
     @notify.register
     def _rewind(self, event: log_events.LoadModelEvent) -> None:
-        before = self._attempts.attempt(event.model_name)
+        before = self._attempts.of(event, event.model_name)
+        stamp = event.stamp
+        seq = stamp.seq if stamp is not None and stamp.seq > 0 else 0
+        if seq and seq <= self._index.rewound_at:
+            return  # it is in the index, and was counted when that was read
         self._attempts.see(event)
-        if self._attempts.attempt(event.model_name) != before:
-            for (model_name, _, _), file in self._series.items():
-                file.begin_attempt(self._attempts.attempt(model_name))
-            self._index.note_rewind(event.model_name)
+        if self._attempts.of(event, event.model_name) != before:
+            self._index.note_rewind(event.model_name, before[0], seq)
 
     @notify.register
     def _add_learning_rate(self, event: log_events.LearningRateEvent) -> None:
@@ -152,12 +193,19 @@ class CSVDumper(Dumper, MetricLoader):
             self._rates[key] = LineFile(path)
         file = self._rates[key]
         self._touch(file)
-        attempt = self._attempts.attempt(event.model_name)
-        at = [event.epoch, *attempt, event.scheduler_name]
+        newest, seq = self._newest, self._take(event)
+        if seq is None:
+            return
+        attempt = self._attempts.of(event, event.model_name)
+        at = [event.epoch, *attempt, seq, event.scheduler_name]
         rows = [csv_line([*at, *rate]) for rate in _groups(event.base_lr)]
         header = "" if file.open().tell() else _LR_HEADER
         text = "".join([header, *rows])
-        file.append(text.encode("utf-8", "backslashreplace"))
+        try:
+            file.append(text.encode("utf-8", "backslashreplace"))
+        except BaseException:
+            self._newest = newest
+            raise
 
     @notify.register
     def _write_table(self, event: log_events.TableEvent) -> None:
@@ -195,7 +243,7 @@ class CSVDumper(Dumper, MetricLoader):
             ending = ending or f"-{encode_file_name(axis)[:80]}.csv"
             labels = {"kind": "metrics", "model": model, "source": source, "axis": axis}
             path = self._index.find([model] if model else [], source, ending, labels)
-            file = SeriesFile(path, axis, self._attempts.attempt(model))
+            file = SeriesFile(path, axis)
             self._series[model, source, axis] = file
         if file.lines is not self._latest:
             self._touch(file.lines)

@@ -209,8 +209,8 @@ def test_whoever_comes_with_a_new_process_counts_as_those_who_were_there():
     for event in later:
         new.see(event)
 
-    assert there.attempt("mlp") == new.attempt("mlp") == (2, 0)
-    assert there.attempt("") == new.attempt("") == (2, 0)
+    assert there.of(metric(1), "mlp") == new.of(metric(1), "mlp") == (2, 0)
+    assert there.of(metric(1), "") == new.of(metric(1), "") == (2, 0)
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=8), max_size=3))

@@ -115,12 +115,12 @@ class TestFiles:
         dumper.notify(metric(2, {"loss": 1.0}, source="test"))
 
         assert (folder / "mlp" / "train.csv").read_text() == (
-            'epoch,attempt,rewind,loss,"train/acc, top 1"\n'
-            "1,1,0,0.5,0.1\n"
-            "2,1,0,nan,-inf\n"
+            'epoch,attempt,rewind,seq,loss,"train/acc, top 1"\n'
+            "1,1,0,,0.5,0.1\n"
+            "2,1,0,,nan,-inf\n"
         )
         assert (folder / "mlp" / "test.csv").read_text() == (
-            "epoch,attempt,rewind,loss\n2,1,0,1.0\n"
+            "epoch,attempt,rewind,seq,loss\n2,1,0,,1.0\n"
         )
 
     def test_a_row_is_in_the_file_when_the_handler_returns(self, dumper, folder):
@@ -128,7 +128,7 @@ class TestFiles:
             dumper.notify(metric(epoch, {"loss": 0.5}))
 
             text = (folder / "mlp" / "train.csv").read_text()
-            assert text.endswith(f"\n{epoch},1,0,0.5\n")
+            assert text.endswith(f"\n{epoch},1,0,,0.5\n")
 
     def test_a_late_metric_adds_a_column_to_all_rows(self, dumper, folder):
         dumper.notify(metric(1, {"loss": 0.5}))
@@ -136,7 +136,7 @@ class TestFiles:
         dumper.notify(metric(3, {"accuracy": 0.8}))
 
         table = pd.read_csv(folder / "mlp" / "train.csv")
-        assert list(table) == ["epoch", "attempt", "rewind", "loss", "accuracy"]
+        assert list(table) == ["epoch", "attempt", "rewind", "seq", "loss", "accuracy"]
         assert table["loss"].tolist()[:2] == [0.5, 0.4]
         assert table["loss"].isna().tolist() == [False, False, True]
         assert table["accuracy"].isna().tolist() == [True, False, False]
@@ -148,7 +148,7 @@ class TestFiles:
             dumper.notify(metric(epoch, {f"metric {epoch}": epoch / 7}))
 
         table = pd.read_csv(folder / "mlp" / "train.csv")
-        assert list(table) == ["metric", "epoch", "attempt", "rewind", "value"]
+        assert list(table) == ["metric", "epoch", "attempt", "rewind", "seq", "value"]
         assert table["metric"].tolist() == [f"metric {epoch}" for epoch in range(n)]
         assert table["value"].tolist() == [epoch / 7 for epoch in range(n)]
         loaded = dumper.load_metrics("mlp")["train"]
@@ -165,7 +165,7 @@ class TestFiles:
             dumper.notify(metric(rows + late, {f"late {late}": 0.5}))
 
         header = (folder / "mlp" / "train.csv").read_text().partition("\n")[0]
-        assert header == "metric,epoch,attempt,rewind,value"
+        assert header == "metric,epoch,attempt,rewind,seq,value"
         assert len(dumper.load_metrics("mlp")["train"]["loss"].steps) == rows
         assert len(dumper.load_metrics("mlp")["train"]) == 61
 
@@ -189,7 +189,7 @@ class TestFiles:
         assert (folder / "mlp" / "train-steps.csv").exists()
         assert (folder / "mlp" / "train-samples.csv").exists()
         assert (folder / "script-steps.csv").read_text() == (
-            "step,attempt,rewind,loss\n10,1,0,0.4\n"
+            "step,attempt,rewind,seq,loss\n10,1,0,,0.4\n"
         )
         assert dumper.load_metrics("", axis="step") == {
             "script": {"loss": Series([10], [0.4])}
@@ -260,8 +260,8 @@ class TestFiles:
 
         with (folder / "mlp" / "train-lr.csv").open(newline="") as file:
             rows = list(csv.reader(file))
-        assert rows[0] == ["epoch", "attempt", "rewind", "scheduler", "group", "lr"]
-        assert [(row[0], *row[3:]) for row in rows[1:]] == [
+        assert rows[0] == ["epoch", "attempt", "rewind", "seq", "scheduler", "group", "lr"]
+        assert [(row[0], *row[4:]) for row in rows[1:]] == [
             ("0", "Cosine, warm", "", "0.1"),
             ("1", "Cosine, warm", "0", "0.1"),
             ("1", "Cosine, warm", "1", "0.2"),
@@ -656,7 +656,7 @@ def test_a_torn_last_row_is_left_out_and_then_replaced(tmp_path, folder, dumper)
     second.notify(metric(2, {"loss": 0.75}))
     second.notify(stop())
 
-    assert path.read_text().splitlines()[1:] == ["1,1,0,0.25", "2,2,0,0.75"]
+    assert path.read_text().splitlines()[1:] == ["1,1,0,,0.25", "2,2,0,,0.75"]
 
 
 def test_a_torn_header_is_written_again(tmp_path, folder, dumper):
