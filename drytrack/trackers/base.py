@@ -105,12 +105,21 @@ class MemoryMetrics(Tracker, MetricLoader):
         self._axes: dict[tuple[str, str], Axis] = {}
         self._attempts = AttemptCounter()
         self._run: tuple[pathlib.Path, str, str] | None = None
+        self._newest = 0
+
+    def last_seq(self) -> int | None:
+        """Return the newest sequence number in memory; 0 in a new process.
+
+        A resumed run then brings its whole history back from the journal.
+        """
+        return self._newest
 
     @notify.register
     def _begin_memory(self, event: log_events.StartExperimentEvent) -> None:
         run = event.par_dir, event.exp_name, event.run_id
         if not event.resumed or run != self._run:
             self._axes = {}
+            self._newest = 0
         self._run = run
         # A new one: where runs overlap, this is a copy that shares the old one.
         self._attempts = AttemptCounter()
@@ -135,6 +144,7 @@ class MemoryMetrics(Tracker, MetricLoader):
         attempt = self._attempts.of(event, event.model_name)
         for name, value in event.metrics.items():
             axis.add((event.source_name, name), attempt, event.epoch, value)
+        self._note(event)
 
     @notify.register
     def _keep_step(self, event: log_events.StepMetricEvent) -> None:
@@ -143,6 +153,12 @@ class MemoryMetrics(Tracker, MetricLoader):
         for name, value in event.metrics.items():
             key = (event.source_name, series_name(name, event.context))
             axis.add(key, attempt, event.step, value)
+        self._note(event)
+
+    def _note(self, event: log_events.Event) -> None:
+        stamp = event.stamp
+        if stamp is not None and stamp.seq > 0:
+            self._newest = stamp.seq
 
     def load_metrics(
         self, model_name: str, max_epoch: int = -1, *, axis: str = "epoch"
