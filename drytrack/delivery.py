@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from drytrack.core.log_events import (
     Event,
@@ -48,9 +46,9 @@ class _Wrapper(Tracker):
             raise TypeError(msg)
         self.tracker = tracker
         # What the class says of every tracker, the instance says of the wrapped one.
-        self.name = tracker.name  # type: ignore[misc]  # the wrapped one's
-        self.background = tracker.background  # type: ignore[misc]  # the wrapped one's
-        self.every_rank = tracker.every_rank  # type: ignore[misc]  # the wrapped one's
+        self.name = tracker.name
+        self.background = tracker.background
+        self.every_rank = tracker.every_rank
         self.required = getattr(tracker, "required", False)
 
     @property
@@ -58,7 +56,7 @@ class _Wrapper(Tracker):
         """The wrapped tracker."""
         return self.tracker.innermost
 
-    def notify(self, event: Event) -> None:  # type: ignore[override]  # no handlers of its own
+    def notify(self, event: Event) -> None:
         """Pass an event on, as when driven by hand."""
         self.tracker.notify(event)
 
@@ -108,7 +106,7 @@ class Background(_Wrapper):
             tracker: Any tracker; its handlers are called by one other thread.
         """
         super().__init__(tracker)
-        self.background = True  # type: ignore[misc]  # of this one
+        self.background = True
 
 
 class Inline(_Wrapper):
@@ -121,7 +119,7 @@ class Inline(_Wrapper):
             tracker: Any tracker; the training thread waits for its handlers.
         """
         super().__init__(tracker)
-        self.background = False  # type: ignore[misc]  # of this one
+        self.background = False
 
 
 class Required(_Wrapper):
@@ -165,7 +163,7 @@ class Sampled(_Wrapper):
         self.every = every
         self._counts: dict[tuple[type, str, str], int] = {}
 
-    def notify(self, event: Event) -> None:  # type: ignore[override]  # no handlers of its own
+    def notify(self, event: Event) -> None:
         """Pass an event on if it is one of the n-th."""
         if isinstance(event, StartExperimentEvent):
             self._counts = {}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from drytrack.core._bus import Guest
+from drytrack.core._guest import Guest
 from drytrack.core._record import RunRecord, read_record
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
@@ -24,6 +23,9 @@ from drytrack.core.log_events import (
 )
 from drytrack.core.run import Run
 from drytrack.core.track import Tracker
+
+if TYPE_CHECKING:
+    import os
 
 __all__ = ["Replayed", "replay"]
 
@@ -84,7 +86,7 @@ def replay(
             if isinstance(event, StartExperimentEvent):
                 start = event
                 for guest in guests:
-                    guest.open(event, states.setdefault(guest.name, {}), None)
+                    guest.open(event, states.setdefault(guest.name, {}), reader)
             _feed(guests, event)
             last = event
             count += 1
@@ -167,7 +169,9 @@ def _read_states(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
     return {name: dict(entry.get("state", {})) for name, entry in kept.items()}
 
 
-def _make_stop(folder: pathlib.Path, start: StartExperimentEvent) -> StopExperimentEvent:
+def _make_stop(
+    folder: pathlib.Path, start: StartExperimentEvent
+) -> StopExperimentEvent:
     """Make the end of a run that had none: it was killed, or it goes on."""
     status = "interrupted"
     try:

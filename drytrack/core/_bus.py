@@ -11,7 +11,7 @@ import collections
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from drytrack.core._guest import Guest, Handle
@@ -272,7 +272,7 @@ class Bus:
         return record
 
     def _sync(self, event: Event) -> None:
-        assert self.journal is not None  # noqa: S101  # see _recorder
+        assert self.journal is not None  # see _recorder
         self.journal.sync()
 
     def _number(self, event: Event) -> None:
@@ -282,7 +282,7 @@ class Bus:
 
     def _put_in_ring(self, event: Event) -> None:
         ring = self.ring
-        assert ring is not None  # noqa: S101  # see _recorder
+        assert ring is not None  # see _recorder
         seq = event._stamp[0]  # type: ignore[attr-defined]  # set a moment ago
         if self.journal is None and not seq & 63:
             self._wait_for_room(ring, seq)
@@ -646,7 +646,7 @@ class Bus:
     def open(self, guest: Guest) -> None:
         """Give a tracker what it needs of the run."""
         start = self.history[0]
-        assert isinstance(start, StartExperimentEvent)  # noqa: S101  # put there first
+        assert isinstance(start, StartExperimentEvent)  # put there first
         guest.open(start, self._states.setdefault(guest.name, {}), self)
 
     def flush(self, timeout_s: float) -> bool:

@@ -137,7 +137,11 @@ def compile_constructor(cls: type[Event]) -> None:
     cls._fill = _compile(cls, "_fill", parameters, fill, names)  # type: ignore[method-assign]  # generated per class
     names["type_name"] = type_name(cls)
     cls._as_line = _compile(  # type: ignore[method-assign]  # generated per class
-        cls, "_as_line", ["self", "seq", "attempt", "time_us"], _line(fields, names), names
+        cls,
+        "_as_line",
+        ["self", "seq", "attempt", "time_us"],
+        _line(fields, names),
+        names,
     )
     init = _compile(cls, "__init__", parameters, [*fill, *publish], names)
     cls.__init__ = init  # type: ignore[method-assign]  # generated per class
@@ -156,7 +160,9 @@ def _line(
             others.append(
                 f"if self.{f} is not __default_{f}: line['fields'][{f!r}] = self.{f}"
             )
-    head = "'v': 1, 'type': type_name, 'attempt': attempt, 'seq': seq, 'time_us': time_us"
+    head = (
+        "'v': 1, 'type': type_name, 'attempt': attempt, 'seq': seq, 'time_us': time_us"
+    )
     line = f"{{{head}, 'fields': {{{', '.join(always)}}}}}"
     if not others:
         return [f"return {line}"]

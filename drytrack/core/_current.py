@@ -48,7 +48,8 @@ class Routes(dict[type, "Deliver | None"]):
         if run is not None:
             return run.bus.resolve(event_type)
         if _inherited and not _active:
-            return _drop_in_child()
+            _warn_in_child()
+            return None
         return only_run(f"{event_type.__name__} was created").routes[event_type]
 
 
@@ -73,7 +74,7 @@ _warned_of_fork = False
 
 def forget_in_child() -> None:
     """Make every inherited run inert; touches no lock, no thread and no file."""
-    global _warned_of_fork  # noqa: PLW0603  # one warning for each process
+    global _warned_of_fork  # one warning for each process
     _warned_of_fork = False
     _inherited.extend(_active.values())
     _active.clear()
@@ -82,8 +83,8 @@ def forget_in_child() -> None:
         run.routes.clear()
 
 
-def _drop_in_child() -> None:
-    global _warned_of_fork  # noqa: PLW0603  # one warning for each process
+def _warn_in_child() -> None:
+    global _warned_of_fork  # one warning for each process
     if not _warned_of_fork:
         _warned_of_fork = True
         names = ", ".join(run.id for run in _inherited)

@@ -62,10 +62,12 @@ class Guest:
             return self.tracker._handler(event_type)
         return lambda event: self.tracker.notify(event)
 
-    def open(self, start: StartExperimentEvent, state: dict[str, Any], bus: Bus) -> None:
+    def open(
+        self, start: StartExperimentEvent, state: dict[str, Any], driver: object
+    ) -> None:
         """Give the tracker what it needs of the run."""
         if self._real:
-            self.tracker._open(start, state, driver=bus)
+            self.tracker._open(start, state, driver)
 
     def last_seq(self) -> int | None:
         """Return the newest sequence number that the tracker has kept."""

@@ -13,7 +13,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from drytrack.core.exceptions import HandlerError
 from drytrack.core.log_events import Event
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Handler = Callable[[Any, Any], None]
 """A function of a tracker and an event."""
+
+_Bound = Callable[[Event], None]
+H = TypeVar("H", bound=Callable[..., Any])
 
 if TYPE_CHECKING:  # generic for type checkers alone
     _Base = functools.singledispatchmethod[None]
@@ -72,7 +75,16 @@ class Notify(_Base):
                 copy._add(event_type, handler)
         return copy
 
-    def register(self, cls: Any, method: Handler | None = None) -> Any:
+    @overload  # type: ignore[override]  # narrower: event classes alone
+    def register(self, cls: type[Event], method: None = None) -> Callable[[H], H]: ...
+
+    @overload
+    def register(self, cls: type[Event], method: H) -> H: ...
+
+    @overload
+    def register(self, cls: H, method: None = None) -> H: ...
+
+    def register(self, cls: Any, method: Any = None) -> Any:
         """Register a handler; used as a decorator, with or without a class.
 
         Args:
@@ -86,11 +98,14 @@ class Notify(_Base):
         """
         if isinstance(cls, (type, types.UnionType)):
             if method is None:
-                return lambda handler: self.register(cls, handler)
-            self._add(cls, method)
-            return method
+                return functools.partial(self._add_to, cls)
+            return self._add_to(cls, method)
         self._add(_annotated_type(cls), cls)
         return cls
+
+    def _add_to(self, event_type: Any, handler: H) -> H:
+        self._add(event_type, handler)
+        return handler
 
     def _add(self, event_type: Any, handler: Handler) -> None:
         if typing.get_origin(event_type) in (types.UnionType, typing.Union):
@@ -137,6 +152,12 @@ class Notify(_Base):
             raise HandlerError(msg)
         with tracker._life_cycle(event):
             self.bind(tracker, type(event))(event)
+
+    @overload  # type: ignore[override]  # the class gets this object itself
+    def __get__(self, obj: None, cls: type | None = None) -> Notify: ...
+
+    @overload
+    def __get__(self, obj: Tracker, cls: type | None = None) -> _Bound: ...
 
     def __get__(self, obj: Any, cls: type | None = None) -> Any:
         """Return the bound method, or this object for the class itself."""

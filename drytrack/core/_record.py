@@ -93,7 +93,9 @@ def run_folder(par_dir: pathlib.Path, experiment: str, run_id: str) -> pathlib.P
     return par_dir / FOLDER / experiment / run_id
 
 
-def make_run_folder(par_dir: pathlib.Path, experiment: str, run_id: str) -> pathlib.Path:
+def make_run_folder(
+    par_dir: pathlib.Path, experiment: str, run_id: str
+) -> pathlib.Path:
     """Create the folder of a new run.
 
     Raises:
@@ -146,7 +148,7 @@ def read_record(folder: pathlib.Path) -> RunRecord:
                 f"{path} was written by a newer drytrack (format {schema}, this one "
                 f"reads up to {SCHEMA}). Update drytrack: pip install -U drytrack."
             )
-            raise RecordError(msg)
+            raise RecordError(msg)  # noqa: TRY301  # passed on below
         if not isinstance(data["attempts"], list):
             raise TypeError("attempts is no list")  # noqa: TRY301  # reported below
         for key in ("id", "uuid", "experiment", "status"):

@@ -81,7 +81,9 @@ class Registry:
                 f"its own: run.register_model(model, name=…)."
             )
             raise RegistrationError(msg)
-        entry = RegisteredModel(name, datetime.datetime.now(), model)  # noqa: DTZ005, E501  # local time, for people
+        entry = RegisteredModel(
+            name, datetime.datetime.now(), model
+        )  # local time, for people
         self._models[id(model)] = entry
         ModelRegistrationEvent(name, entry.timestamp, _architecture(model))
         return entry
@@ -145,7 +147,7 @@ class Registry:
                 )
                 raise RegistrationError(msg)
         self._actors[id(actor), entry.name] = (name, actor)
-        now = datetime.datetime.now()  # noqa: DTZ005  # local time, for people
+        now = datetime.datetime.now()  # local time, for people
         described = describe(actor) if metadata is None else metadata
         ActorRegistrationEvent(name, now, entry.name, entry.timestamp, described)
         return name
@@ -177,5 +179,3 @@ def _architecture(model: object) -> str:
     if len(text) > MAX_REPR:
         text = f"{text[:MAX_REPR]}… ({len(text)} characters)"
     return text.encode("utf-8", "replace").decode()
-
-

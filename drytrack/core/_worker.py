@@ -22,7 +22,8 @@ from drytrack.core.log_events import (
 )
 
 if TYPE_CHECKING:
-    from drytrack.core._bus import Bus, Guest
+    from drytrack.core._bus import Bus
+    from drytrack.core._guest import Guest
 
 POLL_S = 0.05
 """Pause between two looks for new events.

@@ -7,9 +7,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeVar, cast
-
-from typing_extensions import Self
+from typing import Any, Generic, Literal, Self, TypeVar, cast
 
 from drytrack.core import _current, _record
 from drytrack.core._defaults import default_trackers
@@ -70,7 +68,7 @@ class Experiment(Generic[C]):
 
     def __init__(
         self,
-        config: C = cast("C", None),
+        config: C | None = None,
         *,
         name: str | None = None,
         par_dir: str | os.PathLike[str] | None = None,
@@ -90,7 +88,7 @@ class Experiment(Generic[C]):
             InvalidNameError: If the name cannot be a folder's, or a tag cannot
                 be kept.
         """
-        self.config = config
+        self.config = cast("C", config)
         self.name = check_folder_name(
             type(self).__name__ if name is None else name, "experiment name"
         )
@@ -130,7 +128,7 @@ class Experiment(Generic[C]):
         """The recorded runs of this experiment that have been created, oldest first."""
         return list(_record.read_records(self.par_dir, self.name))
 
-    def create_run(  # noqa: PLR0913  # each is one choice about a run
+    def create_run(  # each is one choice about a run
         self,
         run_id: str | None = None,
         *,
@@ -186,7 +184,9 @@ class Experiment(Generic[C]):
         path = None
         if previous is not None:
             run_id = str(previous["id"])
-            path = _record.run_folder(self.par_dir, self.name, run_id) if on_disk else None
+            path = (
+                _record.run_folder(self.par_dir, self.name, run_id) if on_disk else None
+            )
         elif on_disk:
             path = self._make_folder(run_id)
             run_id = path.name

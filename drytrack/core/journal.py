@@ -168,14 +168,14 @@ class JournalWriter:
         # long one, in a third of its time.
         if (
             event.__class__ is StepMetricEvent
-            and event.metrics.__class__ is FrozenDict  # type: ignore[attr-defined]  # narrowed by class
-            and not event.context  # type: ignore[attr-defined]  # narrowed by class
+            and event.metrics.__class__ is FrozenDict
+            and not event.context
         ):
-            key = (event.source_name, event.axis, event.model_name)  # type: ignore[attr-defined]  # narrowed by class
+            key = (event.source_name, event.axis, event.model_name)
             source, rest = self._shapes.get(key) or self._add_shape(key)
             text = (
-                f'{self._head}{seq},"time_us":{time_us}{source}{event.step},"metrics":'  # type: ignore[attr-defined]  # narrowed by class
-            ).encode() + dumps(event.metrics)  # type: ignore[attr-defined]  # narrowed by class
+                f'{self._head}{seq},"time_us":{time_us}{source}{event.step},"metrics":'
+            ).encode() + dumps(event.metrics)
             text += rest
         else:
             line = event._as_line(seq, self.attempt, time_us)
@@ -557,11 +557,13 @@ class JournalReader:
             cut = line.rfind(_CRC)
             if cut < 0 or crc32(line[:cut]) != int(line[cut + 7 : -2]):
                 # Another version may check its lines in another way.
-                return self._refuse(line, offset, "its checksum is wrong")
+                self._refuse(line, offset, "its checksum is wrong")
+                return None
             data = _codec.loads(line)
             version = data["v"]
             if version != VERSION:
-                return self._refuse(line, offset, f"its version is {version!r}")
+                self._refuse(line, offset, f"its version is {version!r}")
+                return None
             name, fields = data["type"], data["fields"]
             seq, attempt, time_us = data["seq"], data["attempt"], data["time_us"]
             if not (

@@ -14,7 +14,6 @@ import traceback
 import uuid
 import weakref
 from collections.abc import Callable
-from types import TracebackType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -23,10 +22,9 @@ from typing import (
     NamedTuple,
     ParamSpec,
     Protocol,
+    Self,
     TypeVar,
 )
-
-from typing_extensions import Self
 
 from drytrack.core import _current, _record
 from drytrack.core._bus import Bus
@@ -47,6 +45,8 @@ from drytrack.core.log_events import (
 )
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from drytrack.core.experiment import Experiment
 
 __all__ = ["Run", "Status"]
@@ -112,7 +112,7 @@ class Run(Generic[C]):
         is_main: Whether this is the rank that tracks.
     """
 
-    def __init__(  # noqa: PLR0913  # made in one place
+    def __init__(  # made in one place
         self,
         experiment: Experiment[C],
         run_id: str,
@@ -192,7 +192,7 @@ class Run(Generic[C]):
         """
         self._check_can_start()
         if self._record is not None:
-            assert self.path is not None  # noqa: S101  # goes with the record
+            assert self.path is not None  # goes with the record
             _record.claim(self.path, self.attempt, self.id)
         self._began = time.time()
         if self._record is not None:
@@ -206,9 +206,7 @@ class Run(Generic[C]):
         _current.add_active(self)
         self._signals.install()
         try:
-            self.bus.start(
-                self._start_event(), self._record_data.get("trackers", {})
-            )
+            self.bus.start(self._start_event(), self._record_data.get("trackers", {}))
         except BaseException as err:
             self._end(*_read_outcome(err))
             raise
@@ -534,7 +532,7 @@ class Run(Generic[C]):
                 continue
             try:
                 loop.close(reason)
-            except Exception as err:  # noqa: BLE001  # the run must end all the same
+            except Exception as err:  # the run must end all the same
                 _logger.exception("A loop failed to close: %s", err)  # noqa: TRY401
             self.close_loop(loop)
 
@@ -596,13 +594,15 @@ def _exit_timeout_s(status: str) -> float:
     except ValueError:
         _logger.warning("%s is %r, not a number of seconds", EXIT_VARIABLE, text)
         timeout_s = EXIT_TIMEOUT_S
-    return min(timeout_s, INTERRUPTED_TIMEOUT_S) if status == "interrupted" else timeout_s
+    return (
+        min(timeout_s, INTERRUPTED_TIMEOUT_S) if status == "interrupted" else timeout_s
+    )
 
 
 def _local_time(timestamp: float) -> Any:
     import datetime
 
-    return datetime.datetime.fromtimestamp(timestamp)  # noqa: DTZ006  # for people
+    return datetime.datetime.fromtimestamp(timestamp)  # for people
 
 
 def _read_outcome(error: BaseException | None) -> tuple[Status, BaseException | None]:
@@ -642,7 +642,7 @@ _rank_said = False
 
 
 def _say_rank_once(rank: int) -> None:
-    global _rank_said  # noqa: PLW0603  # once for each process
+    global _rank_said  # once for each process
     if not _rank_said:
         _rank_said = True
         _logger.info(

@@ -8,7 +8,7 @@ import functools
 import types
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from drytrack.core import _current
 from drytrack.core._notify import Notify, ignore
@@ -64,9 +64,9 @@ class Tracker:
         every_rank: Whether the tracker watches on all ranks, not the main alone.
     """
 
-    name: ClassVar[str] = "Tracker"
-    background: ClassVar[bool] = False
-    every_rank: ClassVar[bool] = False
+    name: str = "Tracker"
+    background: bool = False
+    every_rank: bool = False
     notify = Notify()
 
     _scope: _Scope | None = None
