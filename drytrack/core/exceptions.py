@@ -22,7 +22,9 @@
     ├── TrackerNameError (ValueError)             two trackers of one name
     ├── TrackerNotFoundError (LookupError)        no such tracker in the run
     ├── RequiredTrackerError (RuntimeError)       a Required tracker did not start
+    ├── BackendError (RuntimeError)               what a backend cannot do
     ├── ConfigurationError (ValueError)           a setting of drytrack's own
+    │   ├── UnknownBackendError                   no such backend, or option of it
     │   ├── UnknownModeError                      no such mode
     │   └── RankError                             a rank that is no rank
     └── MissingDependencyError (ImportError)      an extra to install
@@ -38,6 +40,7 @@ from __future__ import annotations
 
 __all__ = [
     "AccessOutsideScopeError",
+    "BackendError",
     "BusBusyError",
     "ConfigurationError",
     "DeliveryWarning",
@@ -65,6 +68,7 @@ __all__ = [
     "TrackerExceptionWarning",
     "TrackerNameError",
     "TrackerNotFoundError",
+    "UnknownBackendError",
     "UnknownModeError",
 ]
 
@@ -149,8 +153,16 @@ class RequiredTrackerError(DrytrackError, RuntimeError):
     """A tracker wrapped in ``Required`` failed when the run started."""
 
 
+class BackendError(DrytrackError, RuntimeError):
+    """A backend was asked for what it cannot do, or cannot do now."""
+
+
 class ConfigurationError(DrytrackError, ValueError):
     """A setting of drytrack's own (argument or environment) is wrong."""
+
+
+class UnknownBackendError(ConfigurationError):
+    """There is no backend of that name, or none that takes that option."""
 
 
 class UnknownModeError(ConfigurationError):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import abc
+import importlib
 import pathlib
 import re
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from drytrack.core import log_events
 from drytrack.core._history import AttemptCounter, Axis, Series, series_name
@@ -15,15 +16,43 @@ from drytrack.core.track import Tracker
 if TYPE_CHECKING:
     import os
 
+    from drytrack.trackers._backend import At as At
+    from drytrack.trackers._backend import Backend as Backend
+    from drytrack.trackers._backend import MediaFile as MediaFile
+    from drytrack.trackers._backend import RunInfo as RunInfo
+    from drytrack.trackers._backend import flatten as flatten
+    from drytrack.trackers._backend import import_backend as import_backend
+    from drytrack.trackers._name_rule import NameRule as NameRule
+    from drytrack.trackers._plotter import BasePlotter as BasePlotter
+
 __all__ = [
+    "At",
+    "Backend",
+    "BasePlotter",
     "Dumper",
+    "MediaFile",
     "MemoryMetrics",
     "MetricLoader",
+    "NameRule",
+    "RunInfo",
     "Series",
     "SourcedMetrics",
+    "flatten",
+    "import_backend",
     "numbered",
     "resolve_axis",
 ]
+
+_HOMES = {
+    "At": "drytrack.trackers._backend",
+    "Backend": "drytrack.trackers._backend",
+    "BasePlotter": "drytrack.trackers._plotter",
+    "MediaFile": "drytrack.trackers._backend",
+    "NameRule": "drytrack.trackers._name_rule",
+    "RunInfo": "drytrack.trackers._backend",
+    "flatten": "drytrack.trackers._backend",
+    "import_backend": "drytrack.trackers._backend",
+}
 
 SourcedMetrics = dict[str, dict[str, Series]]
 """Source → metric → its steps and values."""
@@ -176,6 +205,14 @@ def resolve_axis(axis: Axis, max_step: int = -1) -> SourcedMetrics:
         if series.steps:
             loaded.setdefault(source, {})[metric] = series
     return loaded
+
+
+def __getattr__(name: str) -> Any:
+    """Import what stands on this module when it is first used."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)
 
 
 def _split(key: Hashable) -> tuple[str, str]:

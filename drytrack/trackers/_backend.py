@@ -1,0 +1,648 @@
+"""The base of trackers that drive another tracking tool: events become calls."""
+
+from __future__ import annotations
+
+import abc
+import collections
+import dataclasses
+import importlib
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from drytrack.core import _record, log_events
+from drytrack.core._history import series_name
+from drytrack.core._media import MediaFile, png
+from drytrack.core.exceptions import (
+    BackendError,
+    MissingDependencyError,
+    RecordError,
+)
+from drytrack.trackers._name_rule import NameRule
+from drytrack.trackers.base import Dumper
+
+if TYPE_CHECKING:
+    import datetime
+    from types import ModuleType
+
+__all__ = ["At", "Backend", "MediaFile", "RunInfo", "flatten", "import_backend"]
+
+PLAIN_SOURCE = "run"
+"""The source whose metrics carry no prefix: `Run.log`."""
+
+_HOME_AXIS = {PLAIN_SOURCE: "step"}
+
+_logger = logging.getLogger("drytrack")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What a backend is told of a run when it opens it.
+
+    Attributes:
+        experiment: Name of the experiment; other tools say project.
+        run_id: Id of the run, unique in its experiment.
+        uuid: Id of the run, unique in the world; None where it is not recorded.
+        attempt: Number of the attempt, from 1.
+        resumed: Whether the run goes on from an earlier attempt.
+        created: When the run was first created, local time.
+        config: The configuration as plain data, secrets masked.
+        tags: Labels.
+        description: What the experiment is about.
+        environment: Host, rank, packages and the like, as recorded.
+        par_dir: The folder that the experiment writes to.
+        run_dir: The folder for the backend's own files of this run. It may not
+            exist; `Dumper.run_dir` creates it.
+    """
+
+    experiment: str
+    run_id: str
+    uuid: str | None
+    attempt: int
+    resumed: bool
+    created: datetime.datetime
+    config: Mapping[str, Any]
+    tags: Sequence[str]
+    description: str | None
+    environment: Mapping[str, Any]
+    par_dir: pathlib.Path
+    run_dir: pathlib.Path
+
+
+class At(NamedTuple):
+    """Where in the run something was logged.
+
+    Attributes:
+        step: The step, or the epoch where the axis is ``epoch``.
+        axis: What the step counts: ``step``, ``epoch``, or a user's own.
+        time_s: When it was published, in seconds since the epoch.
+        attempt: The attempt that published it, from 1.
+        context: Labels such as ``{"split": "val"}``; empty unless the backend
+            ``keeps_context``: otherwise they are a part of the name.
+    """
+
+    step: int
+    axis: str
+    time_s: float
+    attempt: int
+    context: Mapping[str, Any]
+
+
+class Backend(Dumper, abc.ABC):
+    """Turns events into the calls that a tracking tool knows.
+
+    `open`, `log_metrics` and `finish` suffice. What arrives for a method that is
+    not overridden is counted, and said once when the run ends. All methods are
+    called by one thread, in the order of publication.
+
+    **Names.** A metric is called ``<source>/<metric>``; what comes from `Run.log`
+    (source ``run``) is called by its name alone. The first model of a run adds
+    nothing, each further one its name in front: ``<model>/<source>/<metric>``.
+    Epochs are home to a source and steps to `Run.log`; the same metric on the
+    other one of these two axes ends in ``_step`` or ``_epoch``, as in
+    ``trainer/loss_step``. A context of one label ``split`` goes in front of the
+    metric (``trainer/val/loss``), any other one behind it (``loss [fold=2]``).
+    A name that two series would share by chance gets its axis and its context
+    behind it for the second one. The result passes the `rule` of the backend.
+    Learning rates are the metric ``lr`` of their source on the epoch axis, with
+    ``/<group>`` behind it where there are several.
+
+    **Again.** A handler that fails is called again, and so is everything since
+    the last `flush` when a worker had to pause, or the process was killed. What
+    was taken before in this process is kept away from the methods here: one that
+    returns has taken its argument for good. A buffer of the backend's own must
+    therefore survive a `flush` that fails.
+
+    **Resumed runs.** Put what identifies the run over there into ``self.state``
+    when it is opened (``self.state["run_id"] = …``): it is there again when the
+    run is resumed, in any process, and then `open` should re-attach to it.
+
+    Attributes:
+        rule: How names are adapted to what the tool accepts.
+        keeps_context: Whether the tool takes contexts itself.
+    """
+
+    background = True
+    rule: ClassVar[NameRule] = NameRule()
+    keeps_context: ClassVar[bool] = False
+    notify = Dumper.notify.extend()
+
+    _is_open = False
+
+    # -- what a backend overrides ------------------------------------------------
+
+    @abc.abstractmethod
+    def open(self, info: RunInfo) -> None:
+        """Open the run over there, or re-attach to it where it is resumed.
+
+        Called again after a pause if it raises, so a half-opened run must not be
+        in the way of a second try. The configuration also comes to `log_params`.
+
+        Args:
+            info: What there is to know of the run.
+        """
+
+    @abc.abstractmethod
+    def log_metrics(self, metrics: Mapping[str, float], at: At) -> None:
+        """Take metrics.
+
+        Args:
+            metrics: Adapted name → value; NaN and ±inf are values.
+            at: Where in the run.
+        """
+
+    @abc.abstractmethod
+    def finish(self, status: str, error: Mapping[str, str] | None) -> None:
+        """Close the run over there.
+
+        Args:
+            status: ``completed``, ``failed`` or ``interrupted``.
+            error: None, or ``type``, ``message`` and ``traceback``.
+        """
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Take parameters: the configuration, and what is added to it later.
+
+        On a resumed run the configuration comes again, perhaps changed.
+
+        Args:
+            params: Plain data, possibly nested; see `flatten`.
+        """
+        self._pass_over("parameters", len(flatten(params)))
+
+    def log_image(
+        self, name: str, image: MediaFile, at: At, caption: str | None
+    ) -> None:
+        """Take an image.
+
+        Args:
+            name: Adapted name.
+            image: The bytes of an image file and their format.
+            at: Where in the run.
+            caption: A line of text below it.
+        """
+        self._pass_over("images")
+
+    def log_figure(
+        self, name: str, figure: MediaFile, at: At, caption: str | None
+    ) -> None:
+        """Take a figure; by default one that is a picture goes to `log_image`.
+
+        Args:
+            name: Adapted name.
+            figure: The bytes of an image file, or of plotly's JSON.
+            at: Where in the run.
+            caption: A line of text below it.
+        """
+        if figure.format == "plotly":
+            self._pass_over("plotly figures")
+        else:
+            self.log_image(name, figure, at, caption)
+
+    def log_table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], at: At
+    ) -> None:
+        """Take a table.
+
+        Args:
+            name: Adapted name.
+            columns: Names of the columns, length n_columns.
+            rows: Cells, shape (n_rows, n_columns).
+            at: Where in the run.
+        """
+        self._pass_over("tables")
+
+    def log_text(self, name: str, text: str, at: At) -> None:
+        """Take a text.
+
+        Args:
+            name: Adapted name.
+            text: The text.
+            at: Where in the run.
+        """
+        self._pass_over("texts")
+
+    def log_histogram(
+        self, name: str, counts: Sequence[float], bin_edges: Sequence[float], at: At
+    ) -> None:
+        """Take a distribution.
+
+        Args:
+            name: Adapted name.
+            counts: Values in each bin, shape (n_bins,).
+            bin_edges: Edges of the bins, ascending, shape (n_bins + 1,).
+            at: Where in the run.
+        """
+        self._pass_over("histograms")
+
+    def log_artifact(
+        self,
+        name: str,
+        path: pathlib.Path,
+        *,
+        kind: str,
+        metadata: Mapping[str, Any],
+        artifact_path: str | None,
+    ) -> None:
+        """Take a file or a folder.
+
+        Args:
+            name: Name of the artifact, as it was given.
+            path: Where it is.
+            kind: What it is, such as ``dataset``.
+            metadata: Plain data about it, such as a hash.
+            artifact_path: The folder within the run to file it under, or None.
+        """
+        self._pass_over("artifacts")
+
+    def log_model(
+        self,
+        name: str,
+        path: pathlib.Path,
+        *,
+        metadata: Mapping[str, Any],
+        artifact_path: str | None,
+    ) -> None:
+        """Take a saved model; by default it goes to `log_artifact`.
+
+        Args:
+            name: Name of the model, as it was given.
+            path: The file or folder that it was saved to.
+            metadata: Plain data about it: ``version``, hash, …
+            artifact_path: The folder within the run to file it under, or None.
+        """
+        self.log_artifact(
+            name, path, kind="model", metadata=metadata, artifact_path=artifact_path
+        )
+
+    def log_summary(self, summary: Mapping[str, Any]) -> None:
+        """Take values that stand for the whole run.
+
+        Args:
+            summary: Name → value, plain data; what is there stays.
+        """
+        self._pass_over("summary values", len(summary))
+
+    def watch(self, model: object, **options: Any) -> None:
+        """Let the tool itself watch a model, where it can.
+
+        Args:
+            model: A model of a framework that the tool knows.
+            **options: The tool's own.
+
+        Raises:
+            BackendError: If the tool cannot.
+        """
+        msg = (
+            f"{type(self).__name__} cannot watch a model. Use run.watch(model), which "
+            f"publishes histograms to every tracker."
+        )
+        raise BackendError(msg)
+
+    def launch_dashboard(self, port: int | None = None) -> Any:
+        """Start the tool's own page in a process of its own, where it has one.
+
+        Args:
+            port: Where to serve it.
+
+        Raises:
+            BackendError: If the tool has none.
+        """
+        where = f" Its page is {self.url}." if self.url else ""
+        msg = f"{type(self).__name__} has no dashboard to launch.{where}"
+        raise BackendError(msg)
+
+    @property
+    def native(self) -> Any:
+        """The tool's own object for the run; None where there is none."""
+        return None
+
+    @property
+    def url(self) -> str | None:
+        """The page of the run; None where there is none."""
+        return None
+
+    # -- for whoever drives one --------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the run is open over there."""
+        return self._is_open
+
+    def wait_until_open(self, timeout_s: float = 60.0) -> bool:
+        """Wait for the worker that opens the run.
+
+        Args:
+            timeout_s: Seconds to wait at the most.
+
+        Returns:
+            Whether it is open.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._is_open and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self._is_open
+
+    # -- handlers ----------------------------------------------------------------
+
+    @notify.register
+    def _open_run(self, event: log_events.StartExperimentEvent) -> None:
+        self._is_open = False
+        self._taken = -(2.0**63)
+        self._failed: set[int] = set()
+        self._passed_over: collections.Counter[str] = collections.Counter()
+        self._series: dict[str, tuple[object, ...]] = {}
+        self._named: dict[tuple[object, ...], str] = {}
+        info = self._describe(event)
+        self.open(info)
+        self._is_open = True
+        if info.config:
+            self.log_params(info.config)
+        if self.url:
+            _logger.info("%s shows this run at %s", self.name, self.url)
+
+    @notify.register
+    def _note_model(self, event: log_events.ModelRegistrationEvent) -> None:
+        self._prefix(event.model_name)
+
+    @notify.register
+    def _take_epoch(self, event: log_events.MetricEvent) -> None:
+        named = self._name_all(event, event.metrics, "epoch", {})
+        self.log_metrics(named, self._at(event, event.epoch, "epoch"))
+
+    @notify.register
+    def _take_steps(self, event: log_events.StepMetricEvent) -> None:
+        named = self._name_all(event, event.metrics, event.axis, event.context)
+        at = self._at(event, event.step, event.axis, event.context)
+        self.log_metrics(named, at)
+
+    @notify.register
+    def _take_rate(self, event: log_events.LearningRateEvent) -> None:
+        rates = _read_rates(event.base_lr)
+        if rates:
+            named = self._name_all(event, rates, "epoch", {})
+            self.log_metrics(named, self._at(event, event.epoch, "epoch"))
+
+    @notify.register
+    def _take_params(self, event: log_events.ParamsEvent) -> None:
+        self.log_params(event.params)
+
+    @notify.register
+    def _take_histogram(self, event: log_events.HistogramEvent) -> None:
+        name = self._name_one(event, event.context)
+        at = self._at(event, event.step, "step", event.context)
+        self.log_histogram(name, event.counts, event.bin_edges, at)
+
+    @notify.register
+    def _take_image(self, event: log_events.ImageEvent) -> None:
+        at = self._at(event, event.step, "step")
+        self.log_image(self._name_one(event), _as_file(event.image), at, event.caption)
+
+    @notify.register
+    def _take_figure(self, event: log_events.FigureEvent) -> None:
+        at = self._at(event, event.step, "step")
+        figure = _as_file(event.figure)
+        self.log_figure(self._name_one(event), figure, at, event.caption)
+
+    @notify.register
+    def _take_table(self, event: log_events.TableEvent) -> None:
+        at = self._at(event, event.step, "step")
+        self.log_table(self._name_one(event), event.columns, event.rows, at)
+
+    @notify.register
+    def _take_text(self, event: log_events.TextEvent) -> None:
+        at = self._at(event, event.step, "step")
+        self.log_text(self._name_one(event), event.text, at)
+
+    @notify.register
+    def _take_artifact(self, event: log_events.ArtifactEvent) -> None:
+        where: Any = {
+            "metadata": event.metadata,
+            "artifact_path": event.artifact_path,
+        }
+        if event.kind == "model":
+            self.log_model(event.name, event.path, **where)
+        else:
+            self.log_artifact(event.name, event.path, kind=event.kind, **where)
+
+    @notify.register
+    def _take_summary(self, event: log_events.SummaryEvent) -> None:
+        self.log_summary(event.summary)
+
+    @notify.register
+    def _finish_run(self, event: log_events.StopExperimentEvent) -> None:
+        if event.summary:
+            self.log_summary(event.summary)
+        self._say_what_was_passed_over()
+        self.finish(event.status, event.error)
+        self._is_open = False
+
+    def clean_up(self) -> None:
+        """Finish a run that the tracker was removed from."""
+        if self._is_open:
+            self._is_open = False
+            self.finish("interrupted", None)
+
+    # -- inside ------------------------------------------------------------------
+
+    def _handler(
+        self, event_type: type[log_events.Event]
+    ) -> Callable[[Any], None] | None:
+        handler = super()._handler(event_type)
+        if handler is None or event_type is log_events.StartExperimentEvent:
+            return handler
+        take = handler
+
+        def take_once(event: log_events.Event) -> None:
+            seq = None if event.stamp is None else event.stamp.seq
+            if seq is None:
+                take(event)
+            elif seq > self._taken or seq in self._failed:
+                # Remembered first: what fails now may come behind a later event.
+                self._failed.add(seq)
+                take(event)
+                self._failed.discard(seq)
+                self._taken = max(self._taken, seq)
+
+        return take_once
+
+    def _describe(self, start: log_events.StartExperimentEvent) -> RunInfo:
+        folder = _record.run_folder(start.par_dir, start.exp_name, start.run_id)
+        record: dict[str, Any] = {}
+        try:
+            if folder.exists():
+                record = dict(_record.read_record(folder).data)
+        except (RecordError, OSError) as err:
+            _logger.debug("the record in %s cannot be read: %s", folder, err)
+        attempts = record.get("attempts") or [{}]
+        config = start.config
+        if not isinstance(config, Mapping):
+            config = {} if config is None else {"config": config}
+        return RunInfo(
+            experiment=start.exp_name,
+            run_id=start.run_id,
+            uuid=record.get("uuid"),
+            attempt=start.attempt,
+            resumed=start.resumed,
+            created=start.run_ts,
+            config=config,
+            tags=start.tags,
+            description=start.description,
+            environment=attempts[-1].get("environment", {}),
+            par_dir=start.par_dir,
+            run_dir=self.find_run_dir(start),
+        )
+
+    def _at(
+        self,
+        event: log_events.Event,
+        step: int,
+        axis: str,
+        context: Mapping[str, Any] | None = None,
+    ) -> At:
+        stamp = event.stamp
+        return At(
+            step,
+            axis,
+            time.time() if stamp is None else stamp.time,
+            self.start_event.attempt if stamp is None else stamp.attempt,
+            (context or {}) if self.keeps_context else {},
+        )
+
+    def _name_one(self, event: Any, context: Mapping[str, Any] | None = None) -> str:
+        return self._name("", event.source_name, event.name, "", context or {})
+
+    def _name_all(
+        self, event: Any, metrics: Mapping[str, float], axis: str, context: Any
+    ) -> dict[str, float]:
+        model, source = event.model_name, event.source_name
+        return {
+            self._name(model, source, metric, axis, context): value
+            for metric, value in metrics.items()
+        }
+
+    def _name(
+        self,
+        model: str,
+        source: str,
+        metric: str,
+        axis: str,
+        context: Mapping[str, Any],
+    ) -> str:
+        """Return the adapted name of a series; see the class for the rule."""
+        if self.keeps_context:
+            context = {}
+        labels = tuple(sorted((key, str(value)) for key, value in context.items()))
+        # Of media there is one kind of series, whatever the axis.
+        series = (model, source, metric, axis, labels)
+        name = self._named.get(series)
+        if name is None:
+            name = self._make_name(model, source, metric, axis, context)
+            if self._series.setdefault(name, series) != series:
+                parts = {"axis": axis, "model": model, "source": source, **context}
+                name = series_name(name, {key: v for key, v in parts.items() if v})
+            self._series[name] = series
+            self._named[series] = name
+        return self.rule.adapt(name)
+
+    def _make_name(
+        self,
+        model: str,
+        source: str,
+        metric: str,
+        axis: str,
+        context: Mapping[str, Any],
+    ) -> str:
+        if list(context) == ["split"]:
+            metric = f"{context['split']}/{metric}"
+        elif context:
+            metric = series_name(metric, context)
+        if axis in ("step", "epoch") and axis != _HOME_AXIS.get(source, "epoch"):
+            metric = f"{metric}_{axis}"
+        if source != PLAIN_SOURCE:
+            metric = f"{source}/{metric}"
+        return self._prefix(model) + metric
+
+    def _prefix(self, model: str) -> str:
+        """Return what a model adds to its metrics: nothing, for the first one."""
+        if not model or self.state.setdefault("first_model", model) == model:
+            return ""
+        return f"{model}/"
+
+    def _pass_over(self, what: str, count: int = 1) -> None:
+        self._passed_over[what] += count
+
+    def _say_what_was_passed_over(self) -> None:
+        if self._passed_over:
+            listed = ", ".join(f"{n} {what}" for what, n in self._passed_over.items())
+            _logger.warning(
+                "Tracker %r has no place for %s, and left them out. The run's journal "
+                "keeps them.",
+                self.name,
+                listed,
+            )
+
+
+def flatten(params: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
+    """Return nested parameters as one level.
+
+    Args:
+        params: Plain data; mappings and the lists that hold mappings are opened.
+        separator: Between the names of the levels.
+
+    Returns:
+        Path → value, in order; an empty mapping or list is a value.
+    """
+    flat: dict[str, Any] = {}
+
+    def walk(path: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                walk(f"{path}{separator}{key}" if path else str(key), item)
+        elif isinstance(value, (list, tuple)) and any(
+            isinstance(item, (Mapping, list, tuple)) for item in value
+        ):
+            for number, item in enumerate(value):
+                walk(f"{path}{separator}{number}", item)
+        elif path:
+            flat[path] = value
+
+    walk("", params)
+    return flat
+
+
+def import_backend(module: str, *, extra: str, tracker: str) -> ModuleType:
+    """Import the package that a tracker drives.
+
+    Args:
+        module: What to import.
+        extra: The extra of drytrack that installs it.
+        tracker: The tracker's class, for the error.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as err:
+        package = module.partition(".")[0]
+        msg = f'{tracker} needs the {package} package: pip install "drytrack[{extra}]"'
+        raise MissingDependencyError(msg) from err
+
+
+def _as_file(image: Any) -> MediaFile:
+    return image if isinstance(image, MediaFile) else MediaFile("png", png(image))
+
+
+def _read_rates(rates: Any) -> dict[str, float]:
+    if rates is None:
+        return {}
+    if isinstance(rates, Mapping):
+        return {f"lr/{group}": rate for group, rate in rates.items()}
+    if isinstance(rates, Sequence):
+        if len(rates) == 1:
+            return {"lr": rates[0]}
+        return {f"lr/{number}": rate for number, rate in enumerate(rates)}
+    return {"lr": rates}
