@@ -22,7 +22,7 @@ def replace_file(path: pathlib.Path, data: bytes, *, sync: bool = False) -> None
         OSError: If it cannot be written; the old file is untouched.
     """
     # Two threads or processes may write at once: each has a file of its own.
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    beside = _beside(path)
     try:
         with beside.open("wb") as file:
             file.write(data)
@@ -33,6 +33,11 @@ def replace_file(path: pathlib.Path, data: bytes, *, sync: bool = False) -> None
     except OSError:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    """Return a name of its own, and short: that of the file may be at the limit."""
+    return path.with_name(f".{os.getpid()}-{time.monotonic_ns()}.tmp")
 
 
 def _move(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -62,7 +67,7 @@ def create_exclusively(path: pathlib.Path, data: bytes) -> None:
         FileExistsError: If it exists.
         OSError: If it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}")
+    beside = _beside(path)
     try:
         beside.write_bytes(data)
         try:

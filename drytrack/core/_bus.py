@@ -53,6 +53,9 @@ SAMPLED = 16
 RING_SIZE = 4096
 """Events in memory for the background trackers; a power of two."""
 
+MAX_IN_RING = 4096
+"""Bytes of its line above which an event is read from the journal instead."""
+
 FULL_RING_WAIT_S = 1.0
 """How long, in all, publishers wait for slow trackers where no journal helps."""
 
@@ -172,6 +175,7 @@ class Bus:
     __slots__ = (
         "__weakref__",
         "_by_type",
+        "_kept",
         "_seq",
         "_states",
         "_wait_left_s",
@@ -214,6 +218,7 @@ class Bus:
         self.ring: Ring | None = None
         self._seq = UNRECORDED
         self._by_type: dict[type[Event], Route] = {}
+        self._kept: Mapping[str, Any] = {}
         self._states: dict[str, dict[str, Any]] = {}
         self._wait_left_s = FULL_RING_WAIT_S
         self._warned_dropped = False
@@ -284,9 +289,10 @@ class Bus:
         ring = self.ring
         assert ring is not None  # see _recorder
         seq = event._stamp[0]  # type: ignore[attr-defined]  # set a moment ago
+        large = self.journal is not None and self.journal.line_bytes > MAX_IN_RING
         if self.journal is None and not seq & 63:
             self._wait_for_room(ring, seq)
-        ring.put(seq, event)
+        ring.put(seq, event, large=large)
 
     def _wait_for_room(self, ring: Ring, seq: int) -> None:
         """Give slow trackers a little time, where what they miss is lost."""
@@ -374,8 +380,7 @@ class Bus:
         from drytrack.core._worker import Worker
 
         if self.ring is None:
-            keep_large = self.journal is None
-            self.ring = Ring(self.last_seq, size=RING_SIZE, keep_large=keep_large)
+            self.ring = Ring(self.last_seq, size=RING_SIZE)
             self.rebuild()
         return Worker(self, guest, cursor, prelude)
 
@@ -567,6 +572,7 @@ class Bus:
             RequiredTrackerError: If a required tracker failed.
         """
         with self.lock:
+            self._kept = kept
             self._states = {
                 name: dict(entry.get("state", {})) for name, entry in kept.items()
             }
@@ -732,14 +738,14 @@ class Bus:
                 self.note(f"Tracker {guest.name!r} failed to clean up", error)
 
     def kept(self) -> dict[str, dict[str, Any]]:
-        """Return what the run's record says of each tracker."""
-        entries: dict[str, dict[str, Any]] = {
-            name: {"state": dict(state)} for name, state in self._states.items()
-        }
-        for name, guest in self.guests.items():
-            entry = entries.setdefault(name, {"state": {}})
+        """Return what the run's record says of each tracker, also of absent ones."""
+        entries = {name: dict(entry) for name, entry in list(self._kept.items())}
+        for name, state in list(self._states.items()):
+            entries.setdefault(name, {})["state"] = dict(state)
+        for name, guest in list(self.guests.items()):
             worker = guest.worker
-            entry["cursor"] = self.last_seq if worker is None else worker.cursor
+            cursor = self.last_seq if worker is None else worker.cursor
+            entries.setdefault(name, {"state": {}})["cursor"] = cursor
         return entries
 
     def record_cost(self) -> tuple[int, int]:

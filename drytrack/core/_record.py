@@ -7,13 +7,17 @@ creates ``attempts/<n>`` holds the run; there is no other lock and no index.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import math
+import os
 import pathlib
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from drytrack.core._atomic import create_exclusively, replace_file
@@ -31,6 +35,7 @@ SCHEMA = 1
 """Version of the record's format; a newer one is refused."""
 
 FOLDER = ".drytrack"
+RECORD = "record.json"
 CHECK_IN_S = 10.0
 """How often a running process says that it lives."""
 
@@ -93,35 +98,59 @@ def run_folder(par_dir: pathlib.Path, experiment: str, run_id: str) -> pathlib.P
     return par_dir / FOLDER / experiment / run_id
 
 
-def make_run_folder(
-    par_dir: pathlib.Path, experiment: str, run_id: str
-) -> pathlib.Path:
-    """Create the folder of a new run.
+def make_run_folder(par_dir: pathlib.Path, data: Mapping[str, Any]) -> pathlib.Path:
+    """Create the folder of a new run, with its record in it from the first moment.
+
+    Args:
+        par_dir: The experiment's folder.
+        data: The record.
 
     Raises:
         RunExistsError: If it exists.
         StorageError: If it cannot be created.
     """
+    experiment, run_id = str(data["experiment"]), str(data["id"])
     folder = run_folder(par_dir, experiment, run_id)
+    # No run can be called so: ids do not begin with a space.
+    beside = folder.with_name(f" {os.getpid()}-{time.monotonic_ns()}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         ignore = par_dir / FOLDER / ".gitignore"
         if not ignore.exists():
             replace_file(ignore, b"*\n")
+        if not folder.exists():
+            (beside / "attempts").mkdir(parents=True)
+            (beside / RECORD).write_bytes(_encode(data))
+            with contextlib.suppress(FileExistsError, PermissionError):
+                if _rename(beside, folder):
+                    return folder
     except OSError as err:  # a file where a folder should be, among others
         raise storage_error(folder, err) from err
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    if not folder.is_dir():
+        raise storage_error(folder, FileExistsError("a file is in its place"))
+    msg = (
+        f"Run {run_id!r} of experiment {experiment!r} exists in {folder.parent}. "
+        f"Go on with it: create_run({run_id!r}, resume=True); or choose another id."
+    )
+    raise RunExistsError(msg)
+
+
+def _rename(source: pathlib.Path, target: pathlib.Path) -> bool:
+    """Move a folder to a name that is free; return whether it was."""
     try:
-        folder.mkdir()
-        (folder / "attempts").mkdir()
-    except FileExistsError as err:
-        msg = (
-            f"Run {run_id!r} of experiment {experiment!r} exists in {folder.parent}. "
-            f"Go on with it: create_run({run_id!r}, resume=True); or choose another id."
-        )
-        raise RunExistsError(msg) from err
+        source.rename(target)
     except OSError as err:
-        raise storage_error(folder, err) from err
-    return folder
+        if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False  # somebody else was faster
+        raise
+    return True
+
+
+def _encode(data: Mapping[str, Any]) -> bytes:
+    text = json.dumps(tag_non_finite(data), indent=1, ensure_ascii=False)
+    return text.encode("utf-8", "replace")
 
 
 def storage_error(folder: pathlib.Path, err: OSError) -> StorageError:
@@ -139,7 +168,7 @@ def read_record(folder: pathlib.Path) -> RunRecord:
     Raises:
         RecordError: If it is missing, damaged, or newer than this version.
     """
-    path = folder / "record.json"
+    path = folder / RECORD
     try:
         data = json.loads(path.read_bytes())
         schema = data["schema"]
@@ -173,7 +202,11 @@ def read_records(par_dir: pathlib.Path, experiment: str) -> Iterator[RunRecord]:
     base = par_dir / FOLDER / experiment
     found = []
     try:
-        folders = [folder for folder in base.iterdir() if folder.is_dir()]
+        folders = [
+            folder
+            for folder in base.iterdir()
+            if folder.is_dir() and not folder.name.startswith(" ")  # half-made
+        ]
     except FileNotFoundError:
         return
     for folder in folders:
@@ -272,10 +305,19 @@ class RecordWriter:
     again only after a success: the run goes on.
     """
 
-    def __init__(self, folder: pathlib.Path, data: dict[str, Any]) -> None:
-        """Take over the content; nothing is written yet."""
+    def __init__(
+        self, folder: pathlib.Path, data: dict[str, Any], tell: Callable[[str], None]
+    ) -> None:
+        """Take over the content; nothing is written yet.
+
+        Args:
+            folder: The run's folder.
+            data: The content.
+            tell: Called, from whatever thread, with what to say of a failure.
+        """
         self.folder = folder
         self.data = data
+        self._tell = tell
         self._lock = threading.Lock()
         self._failing = False
 
@@ -292,11 +334,8 @@ class RecordWriter:
         with self._lock:
             self.data.update(changes)
             self.data["updated"] = time.time()
-            text = json.dumps(tag_non_finite(self.data), indent=1, ensure_ascii=False)
             try:
-                replace_file(
-                    self.folder / "record.json", text.encode("utf-8", "replace")
-                )
+                replace_file(self.folder / RECORD, _encode(self.data))
             except OSError as err:
                 if must:
                     raise storage_error(self.folder, err) from err
@@ -306,11 +345,10 @@ class RecordWriter:
                 self._failing = False
                 return
         if not failed_before:
-            msg = (
-                f"{self.folder / 'record.json'} cannot be written: {problem}. The run "
+            self._tell(
+                f"{self.folder / RECORD} cannot be written: {problem}. The run "
                 f"goes on; its record is written again when it can be."
             )
-            warn(msg, RecordWarning)
 
 
 def tag_non_finite(value: Any) -> Any:

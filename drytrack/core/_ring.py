@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from drytrack.core.log_events import (
-    Event,
-    FigureEvent,
-    HistogramEvent,
-    ImageEvent,
-    TableEvent,
-)
-
-_LARGE = (FigureEvent, HistogramEvent, ImageEvent, TableEvent)
+from drytrack.core.log_events import Event
 
 
 class Ring:
@@ -23,25 +15,26 @@ class Ring:
         last: Sequence number of the newest.
     """
 
-    def __init__(self, last: int, *, size: int, keep_large: bool) -> None:
+    def __init__(self, last: int, *, size: int) -> None:
         """Start empty.
 
         Args:
             last: Sequence number of the event before the first.
             size: How many events to hold; a power of two.
-            keep_large: Whether images and the like are held as well. Where a
-                journal has them they are read from there, so that memory stays
-                bounded.
         """
         self.size = size
         self.last = last
-        self._keep_large = keep_large
         self._mask = size - 1
         self._slots: list[Event | None] = [None] * size
 
-    def put(self, seq: int, event: Event) -> None:
-        """Add the event of the next sequence number."""
-        large = isinstance(event, _LARGE) and not self._keep_large
+    def put(self, seq: int, event: Event, *, large: bool) -> None:
+        """Add the event of the next sequence number.
+
+        Args:
+            seq: Its sequence number.
+            event: The event.
+            large: Whether it is to be read elsewhere, so that memory stays bounded.
+        """
         self._slots[seq & self._mask] = None if large else event
         self.last = seq
 

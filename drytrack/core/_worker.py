@@ -35,6 +35,9 @@ itself, 20 times a second, costs it next to nothing.
 BATCH = 512
 """Events between two calls of `Tracker.flush` at the most."""
 
+BATCH_BYTES = 4 * 1024 * 1024
+"""Bytes of the journal and its blobs that are read ahead at the most, roughly."""
+
 FLUSH_EVERY_S = 1.0
 """Seconds between two calls of `Tracker.flush` at the most, while events come."""
 
@@ -77,6 +80,7 @@ class Worker:
         self._tried_last = False
         self._abandoned = False
         self._stop_seen = False
+        self._reader: JournalReader
         self._from_journal: Iterator[Event] | None = None
         self._handlers: dict[type[Event], Callable[[Any], None] | None] = {}
         self._thread = threading.Thread(
@@ -102,8 +106,15 @@ class Worker:
         self._thread.start()
 
     def open_now(self) -> bool:
-        """Deliver the start event on the caller's thread; return success."""
-        return self._open()
+        """Deliver the start event on the caller's thread; return success.
+
+        A tracker that fails is cleaned up; there is nothing left to start.
+        """
+        if self._open():
+            return True
+        self.bus.dismiss(self.guest)
+        self.done.set()
+        return False
 
     def wake(self) -> None:
         """Look for events at once; end the pause of a suspended tracker."""
@@ -143,7 +154,7 @@ class Worker:
                 else:
                     self._wake.wait(POLL_S)
                     self._wake.clear()
-        except Exception as error:  # noqa: BLE001  # told, and the run goes on
+        except BaseException as error:  # noqa: BLE001  # told, and the run goes on
             self.bus.note(f"The worker of tracker {self.guest.name!r} died", error)
         finally:
             if self.guest.worker is self:
@@ -169,6 +180,8 @@ class Worker:
         try:
             self.bus.open(self.guest)
             self._call(start)
+            # What the start has made must not be lost with a first batch.
+            self.guest.tracker.flush()
         except Exception as error:  # noqa: BLE001  # isolation
             self._fail(start, error, suspend=True)
             return False
@@ -190,14 +203,15 @@ class Worker:
                 return batch
             if self.bus.journal is None:
                 return self._skip_dropped()
-            reader = JournalReader(self.bus.journal.folder)
-            self._from_journal = reader.read(reader.find(self.position))
+            self._reader = JournalReader(self.bus.journal.folder)
+            self._from_journal = self._reader.read(self._reader.find(self.position))
         assert self._from_journal is not None  # opened above, or before
         batch = []
+        full = self._reader.bytes_read + BATCH_BYTES
         try:
             for event in self._from_journal:
                 batch.append(event)
-                if len(batch) >= BATCH:
+                if len(batch) >= BATCH or self._reader.bytes_read > full:
                     break
             else:
                 self._from_journal = None

@@ -19,7 +19,6 @@ from drytrack.core.exceptions import (
     ConfigurationError,
     RecordError,
     RunExistsError,
-    RunHeldError,
     RunNotFoundError,
 )
 from drytrack.core.run import Run, new_record
@@ -184,22 +183,21 @@ class Experiment(Generic[C]):
         path = None
         if previous is not None:
             run_id = str(previous["id"])
-            path = (
-                _record.run_folder(self.par_dir, self.name, run_id) if on_disk else None
-            )
-        elif on_disk:
-            path = self._make_folder(run_id)
-            run_id = path.name
+            if on_disk:
+                path = _record.run_folder(self.par_dir, self.name, run_id)
         else:
-            run_id = run_id or self._free_id()
-        if previous is None:
             entries: dict[str, Any] = {
                 "tags": self.tags,
                 "description": self.description,
             }
             if parent is not None:
                 entries["parent"] = {"id": parent.id, "uuid": parent.uuid}
-            previous = new_record(self.name, run_id, **entries)
+            if on_disk:
+                path, previous = self._make_folder(run_id, entries)
+            else:
+                run_id = run_id or self._free_id()
+                previous = new_record(self.name, run_id, **entries)
+            run_id = str(previous["id"])
         last = max(len(previous["attempts"]), _record.last_attempt(path) if path else 0)
         return Run(
             self,
@@ -259,30 +257,32 @@ class Experiment(Generic[C]):
         )
         raise RunNotFoundError(msg)
 
-    def _make_folder(self, run_id: str | None) -> pathlib.Path:
-        if run_id is not None:
-            return self._make_named_folder(run_id)
+    def _make_folder(
+        self, run_id: str | None, entries: dict[str, Any]
+    ) -> tuple[pathlib.Path, dict[str, Any]]:
+        """Create the folder of a new run, with its record; return both."""
         stamp = _time_stamp()
         number = 1
         while True:
-            name = stamp if number == 1 else f"{stamp}_{number}"
+            name = run_id or (stamp if number == 1 else f"{stamp}_{number}")
+            data = new_record(self.name, name, **entries)
             try:
-                return _record.make_run_folder(self.par_dir, self.name, name)
+                return _record.make_run_folder(self.par_dir, data), data
             except RunExistsError:
+                if run_id is not None:
+                    self._refuse_if_held(run_id)
+                    raise
                 number += 1
 
-    def _make_named_folder(self, run_id: str) -> pathlib.Path:
+    def _refuse_if_held(self, run_id: str) -> None:
+        """Say so if a living process holds the run that exists."""
+        folder = _record.run_folder(self.par_dir, self.name, run_id)
         try:
-            return _record.make_run_folder(self.par_dir, self.name, run_id)
-        except RunExistsError:
-            folder = _record.run_folder(self.par_dir, self.name, run_id)
-            try:
-                _record.check_free(_record.read_record(folder))
-            except RunHeldError:
-                raise
-            except RecordError:
-                _logger.debug("the record in %s cannot be read", folder)
-            raise
+            record = _record.read_record(folder)
+        except RecordError:
+            _logger.debug("the record in %s cannot be read", folder)
+        else:
+            _record.check_free(record)
 
     def _free_id(self) -> str:
         stamp = name = _time_stamp()

@@ -105,6 +105,7 @@ class JournalWriter:
 
     Attributes:
         seq: The last sequence number given.
+        line_bytes: Length of the last line and its blobs.
         steps: The last step of each source, when the journal was opened.
         missing: First and last sequence numbers of what is not in the file,
             because neither the disk nor the memory held it.
@@ -140,6 +141,8 @@ class JournalWriter:
         self.path = folder / FILE
         self.steps: dict[str, int] = {}
         self.missing: list[list[int]] = []
+        self.line_bytes = 0
+        self._blob_bytes = 0
         self.dropped = 0
         self._head = (
             f'{{"v":{VERSION},"type":"StepMetricEvent","attempt":{attempt},"seq":'
@@ -178,6 +181,7 @@ class JournalWriter:
             ).encode() + dumps(event.metrics)
             text += rest
         else:
+            self._blob_bytes = 0
             line = event._as_line(seq, self.attempt, time_us)
             try:
                 text = _codec.encode_event(line, event, self.put_blob)[:-1]
@@ -185,6 +189,7 @@ class JournalWriter:
                 self._give_up(seq, error)
                 return
         text += b',"crc":%d}\n' % crc32(text)
+        self.line_bytes = len(text) + self._blob_bytes
         if self._backlog:
             self._wait(seq, text)
             return
@@ -216,6 +221,7 @@ class JournalWriter:
             OSError: If it cannot be written.
         """
         name = _codec.blob_name(data)
+        self._blob_bytes += len(data)
         path = self.folder / BLOBS / name
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
@@ -381,6 +387,7 @@ class JournalReader:
     Attributes:
         folder: The run's folder.
         position: Behind the last event that was read.
+        bytes_read: Bytes of lines and blobs that have been read.
         damaged: How many lines could not be read.
         damage: The first hundred of them.
     """
@@ -394,6 +401,7 @@ class JournalReader:
         folder = pathlib.Path(folder)
         self.folder = folder.parent if folder.is_file() else folder
         self.position = Position()
+        self.bytes_read = 0
         self.damaged = 0
         self.damage: list[Damage] = []
         self._types: dict[str, type[Event] | None] = {}
@@ -467,6 +475,7 @@ class JournalReader:
                     self._note(offset, "the end of the line is missing")
                 return
             begin, offset = offset, offset + len(line)
+            self.bytes_read += len(line)
             event = self._parse(line, begin)
             if event is None:
                 for end, saved in self._salvage(line, begin):
@@ -520,6 +529,7 @@ class JournalReader:
                 msg = f"blob {name} is longer than {MAX_BLOBS} bytes: {size}."
                 raise JournalError(msg)
             data = path.read_bytes()
+            self.bytes_read += len(data)
         except OSError as err:
             raise JournalError(f"blob {name} cannot be read: {err}.") from err
         if _codec.blob_name(data) != name:

@@ -153,9 +153,7 @@ class Run(Generic[C]):
         self._pid = os.getpid()
         self._stopping = threading.Lock()
         if path is not None:
-            self._record = _record.RecordWriter(path, record)
-            if not self.resumed:
-                self._record.write(must=True)
+            self._record = _record.RecordWriter(path, record, self._tell)
 
     def __repr__(self) -> str:
         """Name the run and its state."""
@@ -233,6 +231,9 @@ class Run(Generic[C]):
             msg = f"Run {self.id!r} has ended ({self._status}); stop() does nothing."
             warn(msg, RunWarning)
             return
+        if status not in (None, *_record.ENDED):
+            msg = f"status is {status!r}. Pass one of {', '.join(_record.ENDED)}."
+            raise RunStateError(msg)
         self._end(status or "completed", None)
 
     def __enter__(self) -> Self:
@@ -454,7 +455,7 @@ class Run(Generic[C]):
                 self.attempt,
                 sync=self.durability == "machine",
                 scan_from=int(known.get("bytes", 0)),
-                tell=lambda what: self.bus.tell(what, RecordWarning),
+                tell=self._tell,
             )
         except OSError as err:
             raise _record.storage_error(record.folder, err) from err
@@ -487,6 +488,10 @@ class Run(Generic[C]):
             description=experiment.description,
             attempt=self.attempt,
         )
+
+    def _tell(self, what: str) -> None:
+        """Warn, when all trackers are served, that the record is incomplete."""
+        self.bus.tell(what, RecordWarning)
 
     def _mark_interrupted(self) -> None:
         self._marked = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import math
 import os
 import pathlib
@@ -32,7 +33,7 @@ from drytrack.core.run import new_record
 
 @pytest.fixture
 def folder(tmp_path):
-    return _record.make_run_folder(tmp_path, "E", "a")
+    return _record.make_run_folder(tmp_path, new_record("E", "a"))
 
 
 def dead_process():
@@ -170,17 +171,19 @@ def test_strange_names_among_the_attempts_are_passed_over(folder):
 
 
 def test_a_folder_is_made_once(tmp_path):
-    _record.make_run_folder(tmp_path, "E", "a")
+    _record.make_run_folder(tmp_path, new_record("E", "a"))
 
     with pytest.raises(RunExistsError, match="resume=True"):
-        _record.make_run_folder(tmp_path, "E", "a")
+        _record.make_run_folder(tmp_path, new_record("E", "a"))
 
 
 # -- writing -----------------------------------------------------------------------
 
 
 def test_a_record_reads_back_as_written(folder):
-    writer = RecordWriter(folder, new_record("E", "a", tags=["größe", "🙂"]))
+    writer = RecordWriter(
+        folder, new_record("E", "a", tags=["größe", "🙂"]), pytest.fail
+    )
     writer.write(status="completed", summary={"best": 0.5, "worst": math.nan})
 
     record = _record.read_record(folder)
@@ -199,9 +202,11 @@ json_values = st.recursive(
 
 @given(value=json_values)
 def test_whatever_is_plain_makes_a_valid_record(value, tmp_path_factory):
-    folder = _record.make_run_folder(tmp_path_factory.mktemp("runs"), "E", "a")
+    folder = _record.make_run_folder(
+        tmp_path_factory.mktemp("runs"), new_record("E", "a")
+    )
 
-    RecordWriter(folder, new_record("E", "a")).write(summary={"value": value})
+    RecordWriter(folder, new_record("E", "a"), pytest.fail).write(summary={"value": value})
 
     def refuse(name):
         raise AssertionError(name)
@@ -211,7 +216,7 @@ def test_whatever_is_plain_makes_a_valid_record(value, tmp_path_factory):
 
 
 def test_a_reader_sees_the_old_record_or_the_new_one(folder):
-    writer = RecordWriter(folder, new_record("E", "a"))
+    writer = RecordWriter(folder, new_record("E", "a"), pytest.fail)
     writer.write(must=True)
     over = threading.Event()
     problems = []
@@ -234,7 +239,7 @@ def test_a_reader_sees_the_old_record_or_the_new_one(folder):
 
 
 def test_threads_that_write_at_once_leave_one_whole_record(folder):
-    writer = RecordWriter(folder, new_record("E", "a"))
+    writer = RecordWriter(folder, new_record("E", "a"), pytest.fail)
 
     def write(name):
         for number in range(25):
@@ -267,18 +272,20 @@ def full_disk(monkeypatch):
 
 
 def test_a_failure_to_write_is_said_once_until_it_works_again(folder, full_disk):
-    writer = RecordWriter(folder, new_record("E", "a"))
+    told = []
+    writer = RecordWriter(folder, new_record("E", "a"), told.append)
     writer.write(must=True)
     full_disk.set()
-    with pytest.warns(RecordWarning, match="No space left.*The run goes on"):
-        writer.write(step=1)
+    writer.write(step=1)
     writer.write(step=2)
+    assert len(told) == 1
     full_disk.clear()
     writer.write(step=3)
     full_disk.set()
-    with pytest.warns(RecordWarning):
-        writer.write(step=4)
+    writer.write(step=4)
 
+    assert len(told) == 2
+    assert re.search("No space left.*The run goes on", told[0])
     assert _record.read_record(folder).data["step"] == 3
     assert {path.name for path in folder.iterdir()} == {"attempts", "record.json"}
 
@@ -287,7 +294,7 @@ def test_a_failure_that_must_not_be_is_a_storage_error(folder, full_disk):
     full_disk.set()
 
     with pytest.raises(StorageError, match="No space left"):
-        RecordWriter(folder, new_record("E", "a")).write(must=True)
+        RecordWriter(folder, new_record("E", "a"), pytest.fail).write(must=True)
 
 
 # -- files -------------------------------------------------------------------------

@@ -617,3 +617,28 @@ def test_what_a_tracker_keeps_in_its_state_comes_back_on_resume(experiment):
         assert Remote.get_current().state["remote_id"] == "id-1"
     with experiment.create_run("b"):
         assert Remote.get_current().state["remote_id"] == "id-1"
+
+
+def test_a_tracker_that_sits_out_an_attempt_keeps_its_place(tmp_path):
+    class Keeper(Tracker):
+        notify = Tracker.notify.extend()
+
+        @notify.register
+        def _note(self, event: log_events.StartExperimentEvent) -> None:
+            self.state.setdefault("hosted", f"attempt {event.attempt}")
+            self.seen = self.state["hosted"]
+
+    def run_with(*trackers):
+        experiment = Experiment(None, name="Keeps", par_dir=tmp_path)
+        experiment.trackers.remove_all()
+        experiment.trackers.subscribe(*trackers)
+        with experiment.create_run("run", resume="auto"):
+            pass
+        return experiment.previous_runs[0].data["trackers"]
+
+    first, last = Keeper(), Keeper()
+    kept = run_with(first)["Keeper"]
+    assert run_with()["Keeper"] == kept
+    run_with(last)
+
+    assert first.seen == last.seen == "attempt 1"
