@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from drytrack.core._guest import Guest, Handle
+from drytrack.core._problems import Problem, say, warn_of
 from drytrack.core._ring import Ring
-from drytrack.core._warn import warn
+from drytrack.core._route import Route
 from drytrack.core.exceptions import (
     BusBusyError,
     DeliveryWarning,
@@ -47,9 +48,6 @@ MAX_FAILURES = 3
 BUSY_TIMEOUT_S = 60.0
 """How long an event of another thread waits for a handler to finish."""
 
-SAMPLED = 16
-"""One delivery in so many is timed; a power of two."""
-
 RING_SIZE = 4096
 """Events in memory for the background trackers; a power of two."""
 
@@ -65,95 +63,10 @@ CATCH_UP_INLINE = 10_000
 UNRECORDED = -(2**62)
 """Sequence numbers count from here where there is no journal to be a place in."""
 
-_UNTIMED = SAMPLED - 1
 _REMEMBERED = (ModelRegistrationEvent, ActorRegistrationEvent)
 _SYNCED = (EndEpochEvent, SaveModelEvent)
 
-_Problem = tuple[str, type[DrytrackWarning], BaseException | None]
-
 _logger = logging.getLogger("drytrack")
-
-
-class Route:
-    """The handlers for one event type, and how often they were called."""
-
-    __slots__ = ("bus", "count", "folded", "record", "record_ns", "table")
-
-    def __init__(self, bus: Bus) -> None:
-        """Start without handlers."""
-        self.bus = bus
-        # Replaced as a whole: a delivery under way keeps the one it began with.
-        self.table: tuple[tuple[Handle, ...], tuple[Guest, ...]] = ((), ())
-        self.record: Handle | None = None
-        self.record_ns = 0
-        self.count = 0
-        self.folded = 0
-
-    def deliver(self, event: Event) -> None:
-        """Record the event and call every handler; return when all are through.
-
-        The lock makes one order of all events of a run, whatever thread they
-        come from. ``busy`` says that a handler is at work: an event published
-        then waits in the queue if that handler published it, or for the lock.
-        """
-        bus = self.bus
-        if bus.busy:
-            bus.publish_while_busy(self, event)
-            return
-        # `with lock` costs twice as much as the pair of calls. The pair is safe
-        # from a signal whose handler raises in between only inside the `try`.
-        try:
-            if not bus.acquire(False):  # another thread has just come before
-                bus.publish_while_busy(self, event)
-                return
-            bus.busy = True
-            count = self.count = self.count + 1
-            if count & _UNTIMED:
-                if self.record is not None:
-                    self.record(event)
-                handlers, guests = self.table
-                for handler in handlers:
-                    try:
-                        handler(event)
-                    except Exception as error:  # noqa: BLE001  # isolation
-                        bus.fail(guests[handlers.index(handler)], event, error)
-            else:
-                self.serve_timed(event)
-            if bus.unsettled:
-                bus.drain()
-            bus.busy = False
-            bus.release()
-        except BaseException:
-            bus.abandon()
-            raise
-        if bus.unsettled:
-            bus.report()
-
-    def serve_timed(self, event: Event) -> None:
-        """Record the event, call every handler, and note how long each took."""
-        clock = time.perf_counter_ns
-        if self.record is not None:
-            began = clock()
-            self.record(event)
-            self.record_ns += (clock() - began) * SAMPLED
-        self.serve(event, SAMPLED)
-
-    def serve(self, event: Event, weight: int) -> None:
-        """Call every handler, and note how long each took, times a weight."""
-        clock = time.perf_counter_ns
-        for handler, guest in zip(*self.table, strict=True):
-            began = clock()
-            try:
-                handler(event)
-            except Exception as error:  # noqa: BLE001  # isolation
-                self.bus.fail(guest, event, error)
-            guest.inline_ns += (clock() - began) * weight
-
-    def fold(self) -> None:
-        """Add what was counted since the last time to the guests."""
-        new, self.folded = self.count - self.folded, self.count
-        for guest in self.table[1]:
-            guest.calls += new
 
 
 class Bus:
@@ -208,7 +121,7 @@ class Bus:
         self.busy = False
         self.unsettled = False
         self.queue: collections.deque[tuple[Route, Event]] = collections.deque()
-        self.problems: collections.deque[_Problem] = collections.deque()
+        self.problems: collections.deque[Problem] = collections.deque()
         self.guests: dict[str, Guest] = {}
         self.leaving: collections.deque[Guest] = collections.deque()
         self.history: list[Event] = []
@@ -512,12 +425,12 @@ class Bus:
         for field in ("epoch", "step"):
             if (number := getattr(event, field, None)) is not None:
                 where += f" ({field} {number})"
-        what = f"Tracker {guest.name!r} failed on {where}: {_say(error)}. {outcome}"
+        what = f"Tracker {guest.name!r} failed on {where}: {say(error)}. {outcome}"
         self.tell(f"{what}.", TrackerExceptionWarning, error)
 
     def note(self, what: str, error: BaseException) -> None:
         """Note that a tracker has raised, outside of its handlers."""
-        self.tell(f"{what}: {_say(error)}.", TrackerExceptionWarning, error)
+        self.tell(f"{what}: {say(error)}.", TrackerExceptionWarning, error)
 
     def note_dropped(self, name: str) -> None:
         """Note, once, that a slow tracker loses events for want of a journal."""
@@ -545,19 +458,7 @@ class Bus:
         if self.busy:
             return  # called by a handler: whoever called that reports
         self.unsettled = bool(self.queue)
-        first: Warning | None = None
-        while self.problems:
-            what, category, error = self.problems.popleft()
-            if error is not None:
-                trace = (type(error), error, error.__traceback__)
-                _logger.debug("%s", what, exc_info=trace)
-            try:
-                warn(what, category)
-            except Warning as raised:  # warnings are errors: tell all, raise one
-                raised.__cause__ = error
-                first = first or raised
-        if first is not None:
-            raise first
+        warn_of(self.problems)
 
     # -- life cycle --------------------------------------------------------------
 
@@ -759,11 +660,3 @@ class Bus:
         with self.lock:
             for route in self._by_type.values():
                 route.fold()
-
-
-def _say(error: BaseException) -> str:
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001  # any exception's __str__
-        message = ""
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from drytrack.core._bus import Bus
 
 
+STOP_TIMEOUT_S = 2.0
+"""How long a stop waits for what is still being collected; a slow git is left."""
+
+
 def progress(bus: Bus, steps: dict[str, int]) -> dict[str, Any]:
     """Return the entries of a record that change while a run goes on."""
     entries: dict[str, Any] = {"trackers": bus.kept()}
@@ -62,7 +66,7 @@ class Keeper:
     def stop(self) -> dict[str, Any]:
         """End the thread; return what it has collected."""
         self._over.set()
-        self._thread.join(timeout=_record.CHECK_IN_S)
+        self._thread.join(timeout=STOP_TIMEOUT_S)
         return self._late
 
     def _work(self) -> None:

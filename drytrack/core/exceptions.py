@@ -22,6 +22,7 @@
     ├── TrackerNameError (ValueError)             two trackers of one name
     ├── TrackerNotFoundError (LookupError)        no such tracker in the run
     ├── RequiredTrackerError (RuntimeError)       a Required tracker did not start
+    ├── ArtifactError (OSError)                   a file that cannot be kept
     ├── BackendError (RuntimeError)               what a backend cannot do
     ├── ConfigurationError (ValueError)           a setting of drytrack's own
     │   ├── UnknownBackendError                   no such backend, or option of it
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 __all__ = [
     "AccessOutsideScopeError",
+    "ArtifactError",
     "BackendError",
     "BusBusyError",
     "ConfigurationError",
@@ -151,6 +153,10 @@ class TrackerNotFoundError(DrytrackError, LookupError):
 
 class RequiredTrackerError(DrytrackError, RuntimeError):
     """A tracker wrapped in ``Required`` failed when the run started."""
+
+
+class ArtifactError(DrytrackError, OSError):
+    """A file or model to log does not exist, is being written, or has no format."""
 
 
 class BackendError(DrytrackError, RuntimeError):
