@@ -23,9 +23,13 @@ class TermHandler:
     where the signal is ignored.
     """
 
-    def __init__(self, mark_interrupted: Callable[[], None]) -> None:
-        """Install nothing yet."""
-        self._mark_interrupted = mark_interrupted
+    def __init__(self, on_term: Callable[[], bool]) -> None:
+        """Install nothing yet.
+
+        Args:
+            on_term: Called with the signal; returns whether to leave at once.
+        """
+        self._on_term = on_term
         self._pid = 0
         self._before: Any = None
 
@@ -54,9 +58,11 @@ class TermHandler:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         before = _skip_ended(self._before)
         if self._pid == os.getpid():
-            self._mark_interrupted()
+            leave = self._on_term()
             if before is signal.SIG_DFL:
-                raise SystemExit(EXIT_CODE)
+                if leave:
+                    raise SystemExit(EXIT_CODE)
+                return
         if callable(before):
             before(number, frame)
         elif before is signal.SIG_DFL:  # a forked child, or a run that is over

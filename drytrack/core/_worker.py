@@ -186,7 +186,7 @@ class Worker:
             self._fail(start, error, suspend=True)
             return False
         self._opened = True
-        if start.resumed and not self._rejoin:
+        if start.resumed:
             known = self.guest.last_seq()
             if known is not None:
                 self.cursor = self.position = known

@@ -147,7 +147,7 @@ class Run(Generic[C]):
         self._keeper: Keeper | None = None
         self._loops: list[weakref.ref[Loop]] = []
         self.last_steps: dict[str, int] = {}
-        self._signals = TermHandler(self._mark_interrupted)
+        self._signals = TermHandler(self._on_term)
         self._marked = False
         self._began = time.time()
         self._pid = os.getpid()
@@ -493,8 +493,13 @@ class Run(Generic[C]):
         """Warn, when all trackers are served, that the record is incomplete."""
         self.bus.tell(what, RecordWarning)
 
-    def _mark_interrupted(self) -> None:
+    def _on_term(self) -> bool:
+        """Note SIGTERM; return whether to leave at once."""
         self._marked = True
+        if self._stopping.locked():  # it is leaving: let it come to its end
+            self.routes.pending = SystemExit(EXIT_CODE)
+            return False
+        return True
 
     def _end(self, status: Status, error: BaseException | None) -> None:
         if os.getpid() != self._pid:

@@ -661,3 +661,37 @@ def test_the_record_tells_command_process_and_python(experiment):
     assert "--lr=0.1" in text
     assert "hunter2" not in text
     assert sys.version.split()[0] in text
+
+
+def test_sigterm_during_the_end_of_a_run_lets_it_end(tmp_path):
+    script = """
+import os, signal, sys, time
+import drytrack
+from drytrack import Experiment, Tracker
+from drytrack.core import log_events
+
+class SlowToLeave(Tracker):
+    def clean_up(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+        print("cleaned up", flush=True)
+
+drytrack.init_trackers("none")
+experiment = Experiment(None, name="Ends", par_dir=sys.argv[1])
+experiment.trackers.subscribe(SlowToLeave())
+with experiment.create_run("run"):
+    pass
+print("not reached")
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert child.stdout == "cleaned up\n"
+    assert child.returncode == 128 + signal.SIGTERM
+    folder = tmp_path / ".drytrack" / "Ends" / "run"
+    assert json.loads((folder / "record.json").read_text())["status"] == "completed"
