@@ -10,7 +10,6 @@ import pathlib
 import sys
 import threading
 import time
-import traceback
 import uuid
 import weakref
 from collections.abc import Callable
@@ -18,8 +17,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Generic,
-    Literal,
-    NamedTuple,
     ParamSpec,
     Protocol,
     Self,
@@ -28,8 +25,15 @@ from typing import (
 
 from drytrack.core import _current, _record
 from drytrack.core._bus import Bus
+from drytrack.core._costs import Cost, list_costs, say_costs
 from drytrack.core._environment import quick_environment
 from drytrack.core._keeper import Keeper, progress
+from drytrack.core._outcome import (
+    Status,
+    describe_error,
+    exit_timeout_s,
+    read_outcome,
+)
 from drytrack.core._registration import Registry
 from drytrack.core._signals import EXIT_CODE, TermHandler
 from drytrack.core._warn import warn
@@ -56,16 +60,6 @@ M = TypeVar("M")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WORTH_SAYING = 0.01
-"""The share of a run's time above which its stop says what trackers cost."""
-
-EXIT_VARIABLE = "DRYTRACK_EXIT_TIMEOUT_S"
-EXIT_TIMEOUT_S = 60.0
-INTERRUPTED_TIMEOUT_S = 10.0
-"""How long a stop waits for background trackers, all together."""
-
-Status = Literal["created", "running", "completed", "failed", "interrupted"]
-
 _logger = logging.getLogger("drytrack")
 
 
@@ -74,24 +68,6 @@ class Loop(Protocol):
 
     def close(self, reason: str) -> None:
         """End the loop as an early end, for the reason given."""
-
-
-class Cost(NamedTuple):
-    """What one tracker, or the journal, has cost.
-
-    Attributes:
-        name: The tracker's name, or ``journal``.
-        calls: Events that it was called for.
-        training_s: Seconds of the publishing threads.
-        share: The same as a part of the run's duration, from 0.
-        worker_s: Seconds of its own thread.
-    """
-
-    name: str
-    calls: int
-    training_s: float
-    share: float
-    worker_s: float
 
 
 class Run(Generic[C]):
@@ -206,7 +182,7 @@ class Run(Generic[C]):
         try:
             self.bus.start(self._start_event(), self._record_data.get("trackers", {}))
         except BaseException as err:
-            self._end(*_read_outcome(err))
+            self._end(*read_outcome(err))
             raise
         if self._record is not None:
             self._keeper = Keeper(self._record, self.bus, self.last_steps)
@@ -248,7 +224,7 @@ class Run(Generic[C]):
     ) -> None:
         """Stop the run, with the status that the exception calls for."""
         if os.getpid() == self._pid and self._status == "running":
-            self._end(*_read_outcome(error))
+            self._end(*read_outcome(error))
 
     def flush(self, timeout_s: float = 60.0) -> bool:
         """Wait until every tracker has received and flushed what is published.
@@ -278,19 +254,7 @@ class Run(Generic[C]):
 
         Times on the training thread are extrapolated from one event in 16.
         """
-        self.bus.fold()
-        elapsed = max(time.time() - self._began, 1e-9)
-        recorded, record_ns = self.bus.record_cost()
-        rows = []
-        if self.bus.journal is not None:
-            seconds = record_ns / 1e9
-            rows.append(Cost("journal", recorded, seconds, seconds / elapsed, 0.0))
-        for guest in self.bus.guests.values():
-            seconds = guest.inline_ns / 1e9
-            worker_s = guest.worker_ns / 1e9
-            share = seconds / elapsed
-            rows.append(Cost(guest.name, guest.calls, seconds, share, worker_s))
-        return rows
+        return list_costs(self.bus, self._began)
 
     def bind(self, function: Callable[P, R]) -> Callable[P, R]:
         """Return the function with this run as its current one.
@@ -509,7 +473,7 @@ class Run(Generic[C]):
                 return
             if self._marked and status == "completed":
                 status = "interrupted"
-            described = _describe(error)
+            described = describe_error(error)
             reason = described["type"] if described else f"the run was {status}"
             try:
                 self.bind(self._close_loops)(reason)
@@ -521,18 +485,10 @@ class Run(Generic[C]):
                     if error is None:
                         raise
                     _logger.warning("%s", late)
-        self._say_costs()
+        say_costs(self.costs())
         pending, self.routes.pending = self.routes.pending, None
         if pending is not None and error is None:
             raise pending
-
-    def _say_costs(self) -> None:
-        costs = self.costs()
-        share = sum(cost.share for cost in costs)
-        if share > WORTH_SAYING and self._status != "created":
-            parts = sorted(costs, key=lambda cost: -cost.share)[:5]
-            listed = ", ".join(f"{c.name} {c.share:.1%}" for c in parts if c.share)
-            _logger.info("drytrack took %.1f %% of the run: %s", 100 * share, listed)
 
     def _close_loops(self, reason: str) -> None:
         while self._loops:
@@ -551,7 +507,7 @@ class Run(Generic[C]):
             self.experiment.name, self.id, status, self._summary, error
         )
         try:
-            self.bus.stop(stop, _exit_timeout_s(status))
+            self.bus.stop(stop, exit_timeout_s(status))
         finally:
             self._status = status
             self._close_record(status, error)
@@ -597,55 +553,10 @@ def new_record(experiment: str, run_id: str, **entries: Any) -> dict[str, Any]:
     }
 
 
-def _exit_timeout_s(status: str) -> float:
-    text = os.environ.get(EXIT_VARIABLE)
-    try:
-        timeout_s = EXIT_TIMEOUT_S if not text else max(0.0, float(text))
-    except ValueError:
-        _logger.warning("%s is %r, not a number of seconds", EXIT_VARIABLE, text)
-        timeout_s = EXIT_TIMEOUT_S
-    return (
-        min(timeout_s, INTERRUPTED_TIMEOUT_S) if status == "interrupted" else timeout_s
-    )
-
-
 def _local_time(timestamp: float) -> Any:
     import datetime
 
     return datetime.datetime.fromtimestamp(timestamp)  # for people
-
-
-def _read_outcome(error: BaseException | None) -> tuple[Status, BaseException | None]:
-    """Return the status that an exception stands for, and what to record of it."""
-    if error is None:
-        return "completed", None
-    if isinstance(error, SystemExit):
-        if error.code in (None, 0):
-            return "completed", None
-        if error.code == EXIT_CODE:
-            return "interrupted", error
-        return "failed", error
-    if isinstance(error, Exception):
-        return "failed", error
-    return "interrupted", error  # KeyboardInterrupt, GeneratorExit, CancelledError
-
-
-def _describe(error: BaseException | None) -> dict[str, str] | None:
-    if error is None:
-        return None
-    from drytrack.core._secrets import mask_text
-
-    kind = type(error)
-    lines = traceback.format_exception(kind, error, error.__traceback__)
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001  # any exception's __str__
-        message = ""
-    return {
-        "type": f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."),
-        "message": mask_text(message),
-        "traceback": mask_text("".join(lines)),
-    }
 
 
 _rank_said = False
@@ -666,7 +577,7 @@ def _stop_at_exit() -> None:
     """Stop what a notebook or a script has left running."""
     for run in reversed(_current.active_runs()):
         error = getattr(sys, "last_value", None)
-        run._end(*_read_outcome(error))
+        run._end(*read_outcome(error))
 
 
 atexit.register(_stop_at_exit)
