@@ -115,6 +115,10 @@ class Backend(Dumper, abc.ABC):
     returns has taken its argument for good. A buffer of the backend's own must
     therefore survive a `flush` that fails.
 
+    A killed process, and a replay, bring events again that the tool alone knows
+    to have. One that can be asked keeps `seq` beside what it is given, and tells
+    the newest one by `last_seq`: what is not newer is kept away as well.
+
     **Resumed runs.** Put what identifies the run over there into ``self.state``
     when it is opened (``self.state["run_id"] = …``): it is there again when the
     run is resumed, in any process, and then `open` should re-attach to it.
@@ -122,6 +126,7 @@ class Backend(Dumper, abc.ABC):
     Attributes:
         rule: How names are adapted to what the tool accepts.
         keeps_context: Whether the tool takes contexts itself.
+        seq: Sequence number of the event at hand; None where nobody keeps count.
     """
 
     background = True
@@ -129,6 +134,7 @@ class Backend(Dumper, abc.ABC):
     keeps_context: ClassVar[bool] = False
     notify = Dumper.notify.extend()
 
+    seq: int | None = None
     _is_open = False
 
     # -- what a backend overrides ------------------------------------------------
@@ -355,9 +361,13 @@ class Backend(Dumper, abc.ABC):
         self._passed_over: collections.Counter[str] = collections.Counter()
         self._series: dict[str, tuple[object, ...]] = {}
         self._named: dict[tuple[object, ...], str] = {}
+        self.seq = None  # older than what a resumed run has yet to catch up with
         info = self._describe(event)
         self.open(info)
         self._is_open = True
+        known = self.last_seq()
+        if known:  # 0 is nothing, and stands above the numbers without a journal
+            self._taken = known
         if info.config:
             self.log_params(info.config)
         if self.url:
@@ -454,10 +464,16 @@ class Backend(Dumper, abc.ABC):
         if handler is None or event_type is log_events.StartExperimentEvent:
             return handler
         take = handler
+        # Names follow from the models; a run that was opened is closed, also where
+        # a replay brings nothing new.
+        always = event_type in (
+            log_events.ModelRegistrationEvent,
+            log_events.StopExperimentEvent,
+        )
 
         def take_once(event: log_events.Event) -> None:
-            seq = None if event.stamp is None else event.stamp.seq
-            if seq is None:
+            seq = self.seq = None if event.stamp is None else event.stamp.seq
+            if seq is None or always:
                 take(event)
             elif seq > self._taken or seq in self._failed:
                 # Remembered first: what fails now may come behind a later event.
