@@ -293,9 +293,13 @@ class Bus:
         from drytrack.core._worker import Worker
 
         if self.ring is None:
-            self.ring = Ring(self.last_seq, size=RING_SIZE)
-            self.rebuild()
+            self._make_ring(self.last_seq)
         return Worker(self, guest, cursor, prelude)
+
+    def _make_ring(self, last: int) -> Ring:
+        self.ring = Ring(last, size=RING_SIZE)
+        self.rebuild()
+        return self.ring
 
     # -- how it is called ------------------------------------------------------
 
@@ -484,11 +488,14 @@ class Bus:
             else:
                 self._number(event)
             self.start_seq = self.last_seq
+            if any(guest.background for guest in self.guests.values()):
+                ring = self._make_ring(self.start_seq - 1)
+                ring.put(self.start_seq, event, large=False)
             self.busy = True  # what they publish waits until all have started
             try:
                 for guest in list(self.guests.values()):
                     if guest.background:
-                        cursor = self.start_seq
+                        cursor = self.start_seq - 1
                         if event.resumed and self.journal is not None:
                             cursor = int(kept.get(guest.name, {}).get("cursor", 0))
                         self._start_worker(guest, cursor, [])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import DrytrackWarning
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import collections

@@ -36,6 +36,10 @@ SCHEMA = 1
 
 FOLDER = ".drytrack"
 RECORD = "record.json"
+RESERVE = ".reserve"
+RESERVE_BYTES = 32 * 1024
+"""Room for a last record on a disk that the journal has filled."""
+
 CHECK_IN_S = 10.0
 """How often a running process says that it lives."""
 
@@ -43,6 +47,9 @@ PROMISE_S = 60.0
 """How long after a check-in the next one may take; then the run is stalled."""
 
 ENDED = ("completed", "failed", "interrupted")
+
+EDITS = "edits.json"
+"""Changes to ``name``, ``notes`` and ``tags`` from outside of a running run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +198,30 @@ def read_record(folder: pathlib.Path) -> RunRecord:
             f"run; `drytrack doctor` rebuilds a record from the run's journal."
         )
         raise RecordError(msg) from err
+    data.update(read_edits(folder))
     return RunRecord(folder, data, _read_status(folder, data))
+
+
+def read_edits(folder: pathlib.Path) -> dict[str, Any]:
+    """Return what was changed while the run was running; damage changes nothing."""
+    try:
+        data = json.loads((folder / EDITS).read_bytes())
+        return {key: data[key] for key in ("name", "notes", "tags") if key in data}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def write_edits(folder: pathlib.Path, changes: Mapping[str, Any]) -> None:
+    """Keep changes beside the record, which the running process replaces.
+
+    Raises:
+        StorageError: If they cannot be written.
+    """
+    text = json.dumps(changes, indent=1, ensure_ascii=False)
+    try:
+        replace_file(folder / EDITS, text.encode("utf-8", "replace"))
+    except OSError as err:
+        raise storage_error(folder, err) from err
 
 
 def read_records(par_dir: pathlib.Path, experiment: str) -> Iterator[RunRecord]:
@@ -335,7 +365,7 @@ class RecordWriter:
             self.data.update(changes)
             self.data["updated"] = time.time()
             try:
-                replace_file(self.folder / RECORD, _encode(self.data))
+                self._replace()
             except OSError as err:
                 if must:
                     raise storage_error(self.folder, err) from err
@@ -349,6 +379,25 @@ class RecordWriter:
                 f"{self.folder / RECORD} cannot be written: {problem}. The run "
                 f"goes on; its record is written again when it can be."
             )
+
+    def _replace(self) -> None:
+        """Replace the file, with the room that was set aside where no other is left."""
+        reserve = self.folder / RESERVE
+        data = _encode(self.data)
+        try:
+            replace_file(self.folder / RECORD, data)
+        except OSError:
+            if not reserve.exists():
+                raise
+            reserve.unlink()
+            replace_file(self.folder / RECORD, data)
+            return
+        if self.data["status"] in ENDED:
+            reserve.unlink(missing_ok=True)
+        elif not reserve.exists():
+            with contextlib.suppress(OSError):
+                # Not zeros, which some file systems keep for nothing.
+                replace_file(reserve, os.urandom(RESERVE_BYTES))
 
 
 def tag_non_finite(value: Any) -> Any:

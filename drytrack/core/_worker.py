@@ -186,6 +186,8 @@ class Worker:
             self._fail(start, error, suspend=True)
             return False
         self._opened = True
+        if self.position == self.bus.start_seq - 1:
+            self.cursor = self.position = self.bus.start_seq
         if start.resumed:
             known = self.guest.last_seq()
             if known is not None:
@@ -219,18 +221,21 @@ class Worker:
             self._from_journal = None
             self.bus.note(f"The journal cannot be read for {self.guest.name!r}", error)
         if fresh and not batch and self._ring.get(self.position, 1) is None:
-            self._skip_lost()
+            batch = self._read_waiting()
         return batch
 
-    def _skip_lost(self) -> None:
-        """Go on behind what neither memory nor disk has, if it will not come."""
+    def _read_waiting(self) -> list[Event]:
+        """Return what waits for the disk; go on behind what is lost."""
         journal = self.bus.journal
         assert journal is not None  # the caller has read it
-        upto = journal.lost_upto(self.position + 1)
-        if self._last_try:  # nor will what still waits for room
-            upto = upto or self.position + 1
-        self.dropped += max(0, upto - self.position)
-        self.position = max(upto, self.position)
+        with self.bus.lock:
+            lines = journal.waiting(self.position, BATCH)
+            lost = journal.lost_upto(self.position + 1)
+        self.dropped += max(0, lost - self.position)
+        self.position = max(lost, self.position)
+        reader = JournalReader(journal.folder)
+        found = [event for line in lines if (event := reader.parse(line))]
+        return [event for event in found if event._stamp[0] > self.position]  # type: ignore[attr-defined]  # set by parse
 
     def _skip_dropped(self) -> list[Event]:
         """Go on with the oldest event that is left, where there is no journal."""

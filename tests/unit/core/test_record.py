@@ -253,7 +253,11 @@ def test_threads_that_write_at_once_leave_one_whole_record(folder):
 
     data = _record.read_record(folder).data
     assert [data[f"t{n}"] for n in range(4)] == [24] * 4
-    assert {path.name for path in folder.iterdir()} == {"attempts", "record.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        ".reserve",
+        "attempts",
+        "record.json",
+    }
 
 
 @pytest.fixture
