@@ -45,6 +45,7 @@ class RunInfo:
         experiment: Name of the experiment; other tools say project.
         run_id: Id of the run, unique in its experiment.
         uuid: Id of the run, unique in the world; None where it is not recorded.
+        parent_uuid: The same of the run that it is a part of, or None.
         attempt: Number of the attempt, from 1.
         resumed: Whether the run goes on from an earlier attempt.
         created: When the run was first created, local time.
@@ -60,6 +61,7 @@ class RunInfo:
     experiment: str
     run_id: str
     uuid: str | None
+    parent_uuid: str | None
     attempt: int
     resumed: bool
     created: datetime.datetime
@@ -500,6 +502,7 @@ class Backend(Dumper, abc.ABC):
             experiment=start.exp_name,
             run_id=start.run_id,
             uuid=record.get("uuid"),
+            parent_uuid=(record.get("parent") or {}).get("uuid"),
             attempt=start.attempt,
             resumed=start.resumed,
             created=start.run_ts,

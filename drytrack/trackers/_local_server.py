@@ -19,12 +19,15 @@ START_TIMEOUT_S = 60.0
 
 _logger = logging.getLogger("drytrack")
 
-# Ends with whoever holds the other end of standard input, also by a kill.
+# Ends with whoever holds the other end of standard input, also by a kill, and takes
+# along what it has started: some servers are a process that starts another.
 _WRAPPER = """
-import os, sys, threading
+import os, subprocess, sys, threading
 def leave_with_parent():
     sys.stdin.buffer.read()
-    os._exit(0)
+    if hasattr(os, "killpg"):
+        os.killpg(0, 9)
+    subprocess.run(["taskkill", "/F", "/T", "/PID", str(os.getpid())])
 threading.Thread(target=leave_with_parent, daemon=True).start()
 import runpy
 sys.argv = sys.argv[1:]
@@ -58,6 +61,7 @@ def serve(
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a group of its own, which Ctrl-C spares
         )
         try:
             if _wait_until_up(process, found):
