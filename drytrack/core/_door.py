@@ -62,12 +62,13 @@ def metrics(value: object, field: str) -> FrozenDict[str, float]:
             f"Pass a dictionary such as {{'loss': 0.1}}."
         )
         raise EventValueError(msg) from None
-    for name, number in frozen.items():
-        # The last one is 0.0 but for NaN and infinity, where it is NaN: true.
-        if type(number) is not float or name not in known_names or number - number:
+    for number in frozen.values():
+        # The difference is 0.0 but for NaN and infinity, where it is NaN: true.
+        if number.__class__ is not float or number - number:
             break
     else:
-        return frozen
+        if known_names.issuperset(frozen):
+            return frozen
     floats = {
         check_name(name, "metric name"): _to_float(number, f"metric {name!r}")
         for name, number in frozen.items()
