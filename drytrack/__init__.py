@@ -17,6 +17,9 @@ if TYPE_CHECKING:
         remove_all_default_trackers as remove_all_default_trackers,
     )
     from drytrack.modes import remove_default_tracker as remove_default_tracker
+    from drytrack.replay import replay as replay
+    from drytrack.store import open_store as open_store
+    from drytrack.store import runs as runs
 
 _HOMES = {
     "Experiment": "drytrack.core.experiment",
@@ -26,8 +29,11 @@ _HOMES = {
     "TrainingLoop": "drytrack.loops",
     "extend_default_trackers": "drytrack.modes",
     "init_trackers": "drytrack.modes",
+    "open_store": "drytrack.store",
     "remove_all_default_trackers": "drytrack.modes",
     "remove_default_tracker": "drytrack.modes",
+    "replay": "drytrack.replay",
+    "runs": "drytrack.store",
 }
 
 __all__ = [
@@ -38,8 +44,11 @@ __all__ = [
     "TrainingLoop",
     "extend_default_trackers",
     "init_trackers",
+    "open_store",
     "remove_all_default_trackers",
     "remove_default_tracker",
+    "replay",
+    "runs",
 ]
 
 
@@ -53,8 +62,9 @@ def __getattr__(name: str) -> Any:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+    # Importing drytrack.replay has put the module here, which is called like its
+    # function: the name means one thing, whoever was first to use it.
+    return globals().setdefault(name, value)
 
 
 def __dir__() -> list[str]:

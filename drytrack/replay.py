@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import sys
+import types
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -180,3 +182,16 @@ def _make_stop(
     except RecordError:
         pass
     return StopExperimentEvent.unpublished(start.exp_name, start.run_id, status)
+
+
+class _CallableModule(types.ModuleType):
+    """What makes ``drytrack.replay(…)`` work.
+
+    The import system puts a module where its package has the function of that
+    name, whenever it is imported: so the module is called like the function.
+    """
+
+    __call__ = staticmethod(replay)
+
+
+sys.modules[__name__].__class__ = _CallableModule
