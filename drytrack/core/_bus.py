@@ -81,6 +81,8 @@ class Bus:
         history: The start event and the registrations, for late subscribers.
         journal: Where events are recorded; None where they are not.
         ring: The newest events, once somebody in the background wants them.
+        recorded: Events recorded, as of the last `fold`.
+        record_ns: The time that this took, extrapolated.
         start_seq: Sequence number of this attempt's start event.
         stopped: Whether the stop event has been published.
     """
@@ -103,6 +105,8 @@ class Bus:
         "max_failures",
         "problems",
         "queue",
+        "record_ns",
+        "recorded",
         "release",
         "ring",
         "run",
@@ -120,6 +124,8 @@ class Bus:
         self.release = self.lock.release
         self.busy = False
         self.unsettled = False
+        self.recorded = 0
+        self.record_ns = 0
         self.queue: collections.deque[tuple[Route, Event]] = collections.deque()
         self.problems: collections.deque[Problem] = collections.deque()
         self.guests: dict[str, Guest] = {}
@@ -160,10 +166,10 @@ class Bus:
             if handlers or record is not None:
                 route = self._by_type.setdefault(event_type, Route(self))
                 route.record = record
-                route.table = (tuple(handlers), tuple(guests))
+                route.lead_to(handlers, guests)
                 deliver = route.deliver
             elif event_type in self._by_type:
-                self._by_type[event_type].table = ((), ())
+                self._by_type[event_type].lead_to([], [])
             self.run.routes[event_type] = deliver
             return deliver
 
@@ -349,8 +355,7 @@ class Bus:
         """Deliver what handlers published, in order."""
         while self.queue:
             route, event = self.queue.popleft()
-            route.count += 1
-            route.serve(event, 1)
+            route.serve(event)
         self.let_leave()
 
     def abandon(self) -> None:
@@ -655,12 +660,6 @@ class Bus:
             cursor = self.last_seq if worker is None else worker.cursor
             entries.setdefault(name, {"state": {}})["cursor"] = cursor
         return entries
-
-    def record_cost(self) -> tuple[int, int]:
-        """Return how many events were recorded, and the time that took (ns)."""
-        routes = self._by_type.values()
-        recorded = [route for route in routes if route.record is not None]
-        return sum(r.count for r in recorded), sum(r.record_ns for r in recorded)
 
     def fold(self) -> None:
         """Bring the counts of all trackers up to date."""

@@ -45,11 +45,10 @@ def list_costs(bus: Bus, began: float) -> list[Cost]:
     """
     bus.fold()
     elapsed = max(time.time() - began, 1e-9)
-    recorded, record_ns = bus.record_cost()
     rows = []
     if bus.journal is not None:
-        seconds = record_ns / 1e9
-        rows.append(Cost("journal", recorded, seconds, seconds / elapsed, 0.0))
+        seconds = bus.record_ns / 1e9
+        rows.append(Cost("journal", bus.recorded, seconds, seconds / elapsed, 0.0))
     for guest in bus.guests.values():
         seconds = guest.inline_ns / 1e9
         worker_s = guest.worker_ns / 1e9

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from drytrack.core.log_events import Event
 
 SAMPLED = 64
-"""One delivery in so many is timed, and stands for all since the last; a power of 2."""
+"""One delivery in so many is timed, and stands for the others; a power of two."""
 
 _MASK = SAMPLED - 1
 _TIMED = 8  # the first one early, but not the very first, which is slow
@@ -20,7 +20,16 @@ _TIMED = 8  # the first one early, but not the very first, which is slow
 class Route:
     """The handlers for one event type, and how often they were called."""
 
-    __slots__ = ("bus", "count", "folded", "record", "record_ns", "table", "timed")
+    __slots__ = (
+        "bus",
+        "count",
+        "folded",
+        "record",
+        "record_ns",
+        "samples",
+        "spent_ns",
+        "table",
+    )
 
     def __init__(self, bus: Bus) -> None:
         """Start without handlers."""
@@ -29,9 +38,15 @@ class Route:
         self.table: tuple[tuple[Handle, ...], tuple[Guest, ...]] = ((), ())
         self.record: Handle | None = None
         self.record_ns = 0
+        self.spent_ns: list[int] = []
+        self.samples = 0
         self.count = 0
-        self.timed = 0
         self.folded = 0
+
+    def lead_to(self, handlers: list[Handle], guests: list[Guest]) -> None:
+        """Replace the handlers; what was counted for the old ones is folded."""
+        self.table = (tuple(handlers), tuple(guests))
+        self.spent_ns = [0] * len(handlers)
 
     def deliver(self, event: Event) -> None:
         """Record the event and call every handler; return when all are through.
@@ -75,26 +90,38 @@ class Route:
 
     def serve_timed(self, event: Event) -> None:
         """Record the event, call every handler, and note how long each took."""
-        weight, self.timed = self.count - self.timed, self.count
-        if self.record is not None:
-            began = time.perf_counter_ns()
-            self.record(event)
-            self.record_ns += (time.perf_counter_ns() - began) * weight
-        self.serve(event, weight)
-
-    def serve(self, event: Event, weight: int) -> None:
-        """Call every handler, and note how long each took, times a weight."""
         clock = time.perf_counter_ns
-        for handler, guest in zip(*self.table, strict=True):
+        self.samples += 1
+        began = clock()
+        if self.record is not None:
+            self.record(event)
+        self.record_ns += clock() - began
+        spent_ns = self.spent_ns
+        for place, (handler, guest) in enumerate(zip(*self.table, strict=True)):
             began = clock()
             try:
                 handler(event)
             except Exception as error:  # noqa: BLE001  # isolation
                 self.bus.fail(guest, event, error)
-            guest.inline_ns += (clock() - began) * weight
+            spent_ns[place] += clock() - began
+
+    def serve(self, event: Event) -> None:
+        """Call every handler for an event that is recorded already."""
+        self.count += 1
+        for handler, guest in zip(*self.table, strict=True):
+            try:
+                handler(event)
+            except Exception as error:  # noqa: BLE001  # isolation
+                self.bus.fail(guest, event, error)
 
     def fold(self) -> None:
         """Add what was counted since the last time to the guests."""
         new, self.folded = self.count - self.folded, self.count
-        for guest in self.table[1]:
+        samples = self.samples or 1
+        for guest, spent_ns in zip(self.table[1], self.spent_ns, strict=True):
             guest.calls += new
+            guest.inline_ns += spent_ns * new // samples
+        self.bus.record_ns += self.record_ns * new // samples
+        self.bus.recorded += new if self.record is not None else 0
+        self.spent_ns = [0] * len(self.spent_ns)
+        self.record_ns = self.samples = 0

@@ -35,6 +35,7 @@ from drytrack.core._outcome import (
     read_outcome,
 )
 from drytrack.core._registration import Registry
+from drytrack.core._run_logging import RunLogging
 from drytrack.core._signals import EXIT_CODE, TermHandler
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
@@ -70,7 +71,7 @@ class Loop(Protocol):
         """End the loop as an early end, for the reason given."""
 
 
-class Run(Generic[C]):
+class Run(RunLogging, Generic[C]):
     """One execution of an experiment; made by `Experiment.create_run`.
 
     A context manager; or, in a notebook, `start` in one cell and `stop` in a
@@ -117,7 +118,7 @@ class Run(Generic[C]):
         self.routes = _current.Routes(self)
         self.registry = Registry(f"{experiment.name}/{run_id}")
         self._status: Status = "created"
-        self._summary: dict[str, Any] = {}
+        self._summary: dict[str, Any] = dict(record.get("summary", {}))
         self._record_data = record
         self._record: _record.RecordWriter | None = None
         self._keeper: Keeper | None = None
@@ -128,6 +129,7 @@ class Run(Generic[C]):
         self._began = time.time()
         self._pid = os.getpid()
         self._stopping = threading.Lock()
+        self._init_logging()
         if path is not None:
             self._record = _record.RecordWriter(path, record, self._tell)
 
@@ -252,7 +254,7 @@ class Run(Generic[C]):
     def costs(self) -> list[Cost]:
         """Return what the journal and each tracker have cost so far.
 
-        Times on the training thread are extrapolated from one event in 16.
+        Times on the training thread are extrapolated from one event in 64.
         """
         return list_costs(self.bus, self._began)
 
@@ -477,6 +479,7 @@ class Run(Generic[C]):
             reason = described["type"] if described else f"the run was {status}"
             try:
                 self.bind(self._close_loops)(reason)
+                self._end_logging()
             finally:
                 try:
                     self._leave(status, described)
