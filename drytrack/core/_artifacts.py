@@ -74,8 +74,8 @@ def _hash_file(path: pathlib.Path) -> tuple[str, int]:
         raise ArtifactError(msg) from err
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         msg = (
-            f"artifact {str(path)!r} is being written: it went from {before.st_size} to "
-            f"{after.st_size} bytes while it was read. Log it when it is complete."
+            f"artifact {str(path)!r} is being written: it went from {before.st_size} "
+            f"to {after.st_size} bytes while it was read. Log it when it is complete."
         )
         raise ArtifactError(msg)
     return digest, before.st_size

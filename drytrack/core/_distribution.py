@@ -11,6 +11,9 @@ from drytrack.core.exceptions import EventValueError
 
 BINS = 64
 
+NARROW = 1e-4
+"""A range, relative to its values, that single precision cannot divide."""
+
 
 class Distribution(NamedTuple):
     """How values are distributed.
@@ -64,7 +67,9 @@ def count(values: Any, what: str, n_bins: int = BINS) -> Distribution | None:
     return _count_sequence(values, what, n_bins)
 
 
-def _count_tensor(torch: Any, values: Any, what: str, n_bins: int) -> Distribution | None:
+def _count_tensor(
+    torch: Any, values: Any, what: str, n_bins: int
+) -> Distribution | None:
     flat = values.detach().reshape(-1)
     if flat.is_complex() or flat.is_quantized:
         raise _type_error(what, f"a tensor of type {flat.dtype}")
@@ -81,9 +86,9 @@ def _count_tensor(torch: Any, values: Any, what: str, n_bins: int) -> Distributi
             return None
         low, high = (bound.item() for bound in torch.aminmax(flat))
     edges = _edges(low, high, n_bins)
-    scaled = (flat.double() - edges[0]) * (n_bins / (edges[-1] - edges[0]))
-    bins = scaled.long().clamp_(0, n_bins - 1)
-    counts = torch.bincount(bins, minlength=n_bins)
+    if edges[-1] - edges[0] < NARROW * max(abs(low), abs(high)):
+        flat = flat.double()  # in single precision, all would be in one bin
+    counts = torch.histc(flat, n_bins, min=edges[0], max=edges[-1])
     return Distribution(counts.tolist(), edges, total - flat.numel())
 
 

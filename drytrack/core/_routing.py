@@ -93,7 +93,7 @@ def flatten(values: object) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, mapping: Mapping[Any, Any], depth: int) -> None:
-        if depth > 50:  # noqa: PLR2004  # nobody nests so deep but by a cycle
+        if depth > 50:  # nobody nests so deep but by a cycle
             msg = f"{prefix!r} is nested more than 50 levels deep. Is it in itself?"
             raise EventValueError(msg)
         for key, value in mapping.items():
@@ -234,11 +234,15 @@ def is_image(value: object) -> bool:
     if _is_of(value, "PIL", "") and hasattr(value, "save"):
         return True
     shape = getattr(value, "shape", None)
-    if shape is None or not hasattr(value, "dtype") or _size(value) < 2:  # noqa: PLR2004  # a pixel is a number
+    if (
+        shape is None or not hasattr(value, "dtype") or _size(value) < 2
+    ):  # a pixel is a number
         return False
-    if len(shape) == 2:  # noqa: PLR2004  # height and width
+    if len(shape) == 2:  # height and width
         return "uint8" in str(getattr(value, "dtype", ""))
-    return len(shape) == 3 and (shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4))  # noqa: PLR2004  # and channels
+    return len(shape) == 3 and (
+        shape[2] in (1, 3, 4) or shape[0] in (1, 3, 4)
+    )  # and channels
 
 
 def is_table(value: object) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import gzip
+import itertools
 import os
 import pathlib
 import zlib
@@ -150,6 +151,7 @@ class JournalWriter:
         self._shapes: dict[tuple[str, str, str], tuple[str, bytes]] = {}
         self._backlog: collections.deque[tuple[int, bytes]] = collections.deque()
         self._backlog_bytes = 0
+        self._written = 0  # of the first line that waits
         self._next_try = 0.0
         self._warned = False
         self._closed = False
@@ -266,6 +268,11 @@ class JournalWriter:
             (last for first, last in self.missing if first <= seq <= last), default=0
         )
 
+    def waiting(self, after: int, limit: int) -> list[bytes]:
+        """Return lines that wait for the disk, behind a sequence number."""
+        lines = (line for seq, line in self._backlog if seq > after)
+        return [line.lstrip(b"\n") for line in itertools.islice(lines, limit)]
+
     # -- a disk that refuses -----------------------------------------------------
 
     def _refused(self, seq: int, line: bytes, written: int, error: OSError) -> None:
@@ -303,17 +310,15 @@ class JournalWriter:
 
     def _write_backlog(self, limit: int) -> None:
         for _ in range(min(limit, len(self._backlog))):
-            seq, line = self._backlog[0]
-            try:
-                written = os.write(self._fd, line)
-            except OSError:
-                written = 0
-            self._backlog_bytes -= written
-            if written != len(line):
-                self._backlog[0] = (seq, line[written:])
+            _, line = self._backlog[0]
+            with contextlib.suppress(OSError):
+                self._written += os.write(self._fd, line[self._written :])
+            if self._written != len(line):
                 self._next_try = monotonic() + RETRY_S
                 return
             self._backlog.popleft()
+            self._backlog_bytes -= len(line)
+            self._written = 0
         if not self._backlog:
             self._warned = False
 
@@ -376,8 +381,10 @@ def _find_end(
                 steps[event.source_name] = event.step
         if seq:
             break
-    # A damaged last line had a number too, which trackers may have seen.
-    last = max((_seq_of(line) or 0 for line in tail.splitlines()[1:]), default=0)
+    # A damaged last line had a number too, which trackers may have seen; not so a
+    # torn one, whose event had never been published.
+    whole = tail[: tail.rfind(b"\n") + 1].split(b"\n")[1:]
+    last = max((_seq_of(line) or 0 for line in whole), default=0)
     return (last if seq < last < seq + 1000 else seq), torn
 
 
@@ -485,6 +492,10 @@ class JournalReader:
             elif event._stamp[0] > start.seq:  # type: ignore[attr-defined]  # set by _parse
                 self.position = Position(event._stamp[0], offset)  # type: ignore[attr-defined]  # set by _parse
                 yield event
+
+    def parse(self, line: bytes) -> Event | None:
+        """Return the event of a line that is not in the file; None if damaged."""
+        return self._parse(line, 0)
 
     def find(self, seq: int) -> Position:
         """Return a place in the file at or before the line behind ``seq``.
