@@ -26,7 +26,7 @@ PROGRAM = re.compile(
     r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
 BASES = ("Backend", "BasePlotter", "Dumper")
-VARIABLE = re.compile(r"DRYTRACK_[A-Z_]+")
+VARIABLE = re.compile(r"(?<!_)DRYTRACK_[A-Z_]+")  # _DRYTRACK_COMPLETE is the shell's
 
 
 def read(name: str) -> str:
