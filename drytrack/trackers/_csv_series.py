@@ -172,8 +172,8 @@ def _parse_header(line: str, axis: str, path: pathlib.Path) -> tuple[str, ...] |
         return None
     if cells[:4] != [axis, *_FIXED]:
         msg = (
-            f"{path} does not begin with {axis},attempt,rewind,seq, so it was written by "
-            f"something else. Move it away, or choose another run id."
+            f"{path} does not begin with {axis},attempt,rewind,seq, so it was written "
+            f"by something else. Move it away, or choose another run id."
         )
         raise ValueError(msg)
     return tuple(cells[4:])

@@ -260,7 +260,15 @@ class TestFiles:
 
         with (folder / "mlp" / "train-lr.csv").open(newline="") as file:
             rows = list(csv.reader(file))
-        assert rows[0] == ["epoch", "attempt", "rewind", "seq", "scheduler", "group", "lr"]
+        assert rows[0] == [
+            "epoch",
+            "attempt",
+            "rewind",
+            "seq",
+            "scheduler",
+            "group",
+            "lr",
+        ]
         assert [(row[0], *row[4:]) for row in rows[1:]] == [
             ("0", "Cosine, warm", "", "0.1"),
             ("1", "Cosine, warm", "0", "0.1"),
