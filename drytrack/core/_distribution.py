@@ -11,6 +11,8 @@ from drytrack.core.exceptions import EventValueError
 
 BINS = 64
 
+LARGEST = sys.float_info.max
+
 NARROW = 1e-4
 """A range, relative to its values, that single precision cannot divide."""
 
@@ -47,35 +49,49 @@ def count(values: Any, what: str, n_bins: int = BINS) -> Distribution | None:
         msg = f"{what} was asked for in {n_bins} bins. Pass at least 1."
         raise EventValueError(msg)
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(values, torch.Tensor):
-        return _count_tensor(torch, values, what, n_bins)
     numpy = sys.modules.get("numpy")
+    if torch is not None and isinstance(values, torch.Tensor):
+        values = _flatten_tensor(torch, values, what)
+        if numpy is None or values.device.type != "cpu":
+            return _count_tensor(torch, values, n_bins)
+        values = values.numpy()
     if numpy is not None and hasattr(values, "__array__"):
-        array = numpy.asarray(values)
-        if array.dtype.kind == "V":  # bfloat16 of ml_dtypes
-            array = array.astype(numpy.float32)
-        if array.dtype.kind not in "biuf":
-            raise _type_error(what, f"an array of type {array.dtype}")
-        array = array.ravel()
-        finite = array[numpy.isfinite(array)]
-        left_out = array.size - finite.size
-        if not finite.size:
-            return None
-        edges = _edges(float(finite.min()), float(finite.max()), n_bins)
-        counts, _ = numpy.histogram(finite.astype(numpy.float64), edges)
-        return Distribution(counts.tolist(), edges, left_out)
+        return _count_array(numpy, numpy.asarray(values), what, n_bins)
     return _count_sequence(values, what, n_bins)
 
 
-def _count_tensor(
-    torch: Any, values: Any, what: str, n_bins: int
-) -> Distribution | None:
-    flat = values.detach().reshape(-1)
-    if flat.is_complex() or flat.is_quantized:
-        raise _type_error(what, f"a tensor of type {flat.dtype}")
-    if flat.is_sparse or flat.layout != torch.strided:
-        flat = flat.to_dense().reshape(-1)
-    flat = flat.float()
+def _count_array(numpy: Any, array: Any, what: str, n_bins: int) -> Distribution | None:
+    if array.dtype.kind == "V":  # bfloat16 of ml_dtypes
+        array = array.astype(numpy.float32)
+    if array.dtype.kind not in "biuf":
+        raise _type_error(what, f"an array of type {array.dtype}")
+    # A longdouble may be more than a float can hold, and is infinite then.
+    flat = array.ravel().astype(numpy.float64)
+    finite = flat[numpy.isfinite(flat)]
+    if not finite.size:
+        return None
+    edges = _edges(float(finite.min()), float(finite.max()), n_bins)
+    # Bins of equal width need no search: a tenth of numpy.histogram's time. Both
+    # are halved, since the width of a range may be infinite where its ends are not.
+    width = edges[-1] / 2 - edges[0] / 2
+    bins = ((finite / 2 - edges[0] / 2) / width * n_bins).astype(numpy.intp)
+    counts = numpy.bincount(numpy.minimum(bins, n_bins - 1), minlength=n_bins)
+    return Distribution(
+        counts.astype(numpy.float64).tolist(), edges, flat.size - finite.size
+    )
+
+
+def _flatten_tensor(torch: Any, values: Any, what: str) -> Any:
+    if values.is_complex() or values.is_quantized:
+        raise _type_error(what, f"a tensor of type {values.dtype}")
+    values = values.detach()
+    if values.layout != torch.strided:
+        values = values.to_dense()
+    values = values.reshape(-1)
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _count_tensor(torch: Any, flat: Any, n_bins: int) -> Distribution | None:
     total = flat.numel()
     if not total:
         return None
@@ -108,28 +124,25 @@ def _count_sequence(values: Any, what: str, n_bins: int) -> Distribution | None:
     if not finite:
         return None
     edges = _edges(min(finite), max(finite), n_bins)
-    counts = [0] * n_bins
-    width = edges[-1] - edges[0]
+    counts = [0.0] * n_bins
+    width = edges[-1] / 2 - edges[0] / 2
     for value in finite:
-        counts[min(n_bins - 1, int((value - edges[0]) / width * n_bins))] += 1
+        place = int((value / 2 - edges[0] / 2) / width * n_bins)
+        counts[min(n_bins - 1, place)] += 1
     return Distribution(counts, edges, len(flat) - len(finite))
 
 
 def _edges(low: float, high: float, n_bins: int) -> list[float]:
     """Return ascending edges around a range, however narrow it is."""
-    spread = max(abs(low), abs(high), 1e-300)
+    spread = max(abs(low), abs(high))
     # Closer than this, neighbouring edges would be the same float.
-    least = spread * n_bins * 1e-14
+    least = max(spread * n_bins * 1e-14, 1e-300)
     if high - low < least:
-        middle = low / 2 + high / 2
-        half = 0.5 if spread < 1e12 else least
-        low, high = middle - half, middle + half
-    if math.isinf(high - low):
-        low, high = low / 2, high / 2
-        return [2 * (low + (high - low) * (i / n_bins)) for i in range(n_bins)] + [
-            2 * high
-        ]
-    return [low + (high - low) * (i / n_bins) for i in range(n_bins)] + [high]
+        half = max(0.5, least)
+        low, high = max(low - half, -LARGEST), min(high + half, LARGEST)
+    # Halves, since a range may be wider than the largest float.
+    edges = [2 * (low / 2 + (high / 2 - low / 2) * (i / n_bins)) for i in range(n_bins)]
+    return [*edges, high]
 
 
 def _type_error(what: str, found: str) -> EventValueError:

@@ -637,7 +637,8 @@ class RunLogging:
         return count if newest is None else newest + 1
 
     def _update_quick(self) -> None:
-        self._quick = not (self._held or self._fixed_labels or self._watches)
+        counting = any(watch.counts_steps for watch in self._watches)
+        self._quick = not (self._held or self._fixed_labels or counting)
 
     def _log_any(  # the arguments of `log`
         self,

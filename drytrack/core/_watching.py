@@ -107,13 +107,22 @@ class Watch:
         """Look at what a function returns, at every n-th logged step."""
         self._read = read
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether it must be told of every step."""
+        return self._read is not None
+
     def tick(self, step: int) -> None:
         """Note that a step was logged."""
+        if self._read is None:
+            return
         self._count += 1
-        if self._read is not None and self._count % self._every == 0:
-            self._guard(self._look_at_arrays, "", self._read(), step)
+        if self._count % self._every == 0:
+            self._guard(self._look_at_arrays, "", self._read, step)
 
     def _look_at_arrays(self, prefix: str, arrays: Any, step: int) -> None:
+        if not isinstance(arrays, Mapping):
+            arrays = arrays()
         for key, value in arrays.items():
             name = f"{prefix}{key}"
             if isinstance(value, Mapping):
