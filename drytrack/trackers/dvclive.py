@@ -48,6 +48,7 @@ class DVCLive(Backend):
             ``cache_images`` and so on.
     """
 
+    name = "dvclive"
     folder_name = "dvclive"
     notify = Backend.notify.extend()
     # A name is a path there, on Windows as well.

@@ -61,6 +61,7 @@ class HydraLink(Dumper):
             beside the link. Secrets in its texts are masked.
     """
 
+    name = "hydra"
     background = True
     folder_name = "hydra"
     notify = Dumper.notify.extend()

@@ -68,6 +68,7 @@ class MLflow(Backend):
         tags: Tags for the run, besides MLflow's own.
     """
 
+    name = "mlflow"
     folder_name = "mlflow"
     notify = Backend.notify.extend()
     rule = NameRule(

@@ -62,6 +62,7 @@ class TensorBoard(Backend):
         layout: Custom scalars in place of the charts made by name.
     """
 
+    name = "tensorboard"
     folder_name = "tensorboard"
     notify = Backend.notify.extend()
 

@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
     experiment = experiment_with(DVCLive(blocked), tmp_path)
     with (
         pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="DVCLive"),
+        pytest.warns(TrackerExceptionWarning, match="'dvclive'"),
     ):
         run = train(experiment, range(5))
 
@@ -236,7 +236,7 @@ def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
 
 def test_a_folder_that_goes_bad_is_caught_up_when_it_is_good_again(tmp_path):
     experiment = experiment_with(DVCLive(), tmp_path)
-    said = pytest.warns(TrackerExceptionWarning, match="DVCLive")
+    said = pytest.warns(TrackerExceptionWarning, match="'dvclive'")
     with said, experiment.create_run("run") as run:
         log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
         assert run.flush(60)
@@ -248,7 +248,7 @@ def test_a_folder_that_goes_bad_is_caught_up_when_it_is_good_again(tmp_path):
         run.flush(0.5)
         file.rmdir()
         kept.rename(file)
-        experiment.trackers.resume("DVCLive")
+        experiment.trackers.resume("dvclive")
 
     found = metrics_in(folder_of(tmp_path))["train/loss"]
     assert found == [(epoch, epoch / 10) for epoch in range(1, 7)]

@@ -36,8 +36,9 @@ def main(config):
     par_dir = None if config.inside else PAR_DIR
     experiment = Experiment(config, name="Vision", par_dir=par_dir)
     experiment.trackers.subscribe(HydraLink(copy=config.copied))
-    with experiment.create_run(config.run_id, resume="auto" if config.run_id else False) as run:
-        run.flush(30)
+    resume = "auto" if config.run_id else False
+    with experiment.create_run(config.run_id, resume=resume) as run:
+        run.flush(5)
         pathlib.Path(hydra.core.hydra_config.HydraConfig.get().runtime.output_dir,
                      "weights.bin").write_bytes(b"\\x00\\xff")
         log_events.MetricEvent("mlp", "train", 1, {"loss": config.lr})

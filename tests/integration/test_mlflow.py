@@ -346,7 +346,7 @@ def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
     experiment = experiment_with(MLflow(blocked), tmp_path)
     with (
         pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="MLflow"),
+        pytest.warns(TrackerExceptionWarning, match="'mlflow'"),
     ):
         run = train(experiment, range(5))
 
@@ -425,7 +425,7 @@ def test_a_server_that_dies_and_comes_back_has_everything(tmp_path, server):
             longest = max(longest, time.perf_counter() - began)
             time.sleep(0.01)
         server.start()
-        experiment.trackers.resume("MLflow")
+        experiment.trackers.resume("mlflow")
 
     client = client_of(server.uri)
     stored = run_named(client)
@@ -442,7 +442,7 @@ def test_a_server_that_is_not_there_costs_the_run_nothing(tmp_path):
     experiment = experiment_with(MLflow(tracking_uri=uri), tmp_path)
     with (
         pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="MLflow"),
+        pytest.warns(TrackerExceptionWarning, match="'mlflow'"),
     ):
         run = train(experiment, range(5))
 

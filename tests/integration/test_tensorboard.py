@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
     experiment = experiment_with(TensorBoard(blocked), tmp_path)
     with (
         pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="TensorBoard"),
+        pytest.warns(TrackerExceptionWarning, match="'tensorboard'"),
     ):
         run = train(experiment, range(5))
 
