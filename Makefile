@@ -65,6 +65,7 @@ $(ENVS)/%/.stamp: pyproject.toml | python
 	@$(ENVS)/$*/$(BIN)/python $(PIP_INSTALL) $(REQUIREMENTS)
 	@touch $@
 
+$(ENVS)/backend/.stamp: REQUIREMENTS = --editable ".[all,test]"
 $(ENVS)/bench/.stamp: REQUIREMENTS = --editable . "numpy>=1.26"
 $(ENVS)/demo/.stamp: REQUIREMENTS = --editable ".[plot]" "scikit-learn>=1.4"
 $(ENVS)/dev/.stamp: REQUIREMENTS = --editable ".[dev]"
