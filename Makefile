@@ -65,7 +65,7 @@ $(ENVS)/%/.stamp: pyproject.toml | python
 	@$(ENVS)/$*/$(BIN)/python $(PIP_INSTALL) $(REQUIREMENTS)
 	@touch $@
 
-$(ENVS)/backend/.stamp: REQUIREMENTS = --editable ".[all,test]"
+$(ENVS)/backend/.stamp: REQUIREMENTS = --editable ".[all,notebook,test]"
 $(ENVS)/bench/.stamp: REQUIREMENTS = --editable . "numpy>=1.26"
 $(ENVS)/demo/.stamp: REQUIREMENTS = --editable ".[plot]" "scikit-learn>=1.4"
 $(ENVS)/dev/.stamp: REQUIREMENTS = --editable ".[dev]"

@@ -337,3 +337,30 @@ def test_a_server_that_does_not_start_says_how_to_look(tmp_path):
         serve("this_is_no_module", lambda port: [], 6100),
     ):
         pass
+
+
+NOTEBOOK = """
+from drytrack import Experiment
+from drytrack.trackers.tensorboard import TensorBoard
+
+experiment = Experiment(None, name="Vision", par_dir={!r})
+experiment.trackers.subscribe(TensorBoard())
+with experiment.create_run("run"):
+    TensorBoard.get_current().launch_dashboard()
+"""
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_notebook_shows_the_dashboard_below_the_cell(tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("DRYTRACK_INIT_MODE", "none")
+    cell = nbformat.v4.new_code_cell(NOTEBOOK.format(str(tmp_path)))
+    book = nbformat.v4.new_notebook(cells=[cell])
+
+    nbclient.NotebookClient(book, timeout=100).execute()
+
+    shown = [out.data["text/html"] for out in cell.outputs if "data" in out]
+    assert len(shown) == 1
+    assert 'src="http://127.0.0.1:' in shown[0]
