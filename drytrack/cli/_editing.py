@@ -1,0 +1,121 @@
+"""``drytrack tag``, ``note``, ``rename``, ``goal`` and ``delete``."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from drytrack.cli import _output
+from drytrack.cli._listing import describe
+from drytrack.cli._options import RUN, Settings, common, find_run
+from drytrack.core._record import check_free, read_record
+
+if TYPE_CHECKING:
+    from drytrack._store_journal import JournalRun
+    from drytrack._summaries import Better
+
+DIRECTIONS = ["lower", "higher", "none"]
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.argument("tags", nargs=-1)
+@click.option("--remove", multiple=True, metavar="TAG", help="Remove this tag.")
+@common
+def tag(
+    settings: Settings, run: str, tags: tuple[str, ...], remove: tuple[str, ...]
+) -> None:
+    """Add tags to a run, or remove some; without any, show them."""
+    found = find_run(settings, run)
+    if tags or remove:
+        kept = [known for known in found.tags if known not in remove]
+        found.edit(tags=[*kept, *tags])
+    _say(settings, found, ", ".join(found.tags))
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.argument("text", required=False)
+@click.option("--append", is_flag=True, help="Add a line to the notes.")
+@common
+def note(settings: Settings, run: str, text: str | None, append: bool) -> None:
+    """Set the notes of a run ("-" reads them from the input), or show them."""
+    found = find_run(settings, run)
+    if text is not None:
+        text = sys.stdin.read().rstrip("\n") if text == "-" else text
+        if append and found.notes:
+            text = f"{found.notes}\n{text}"
+        found.edit(notes=text)
+    _say(settings, found, found.notes)
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@click.argument("name")
+@common
+def rename(settings: Settings, run: str, name: str) -> None:
+    """Change what a run is called; its id, and its folder, stay ("" undoes it)."""
+    found = find_run(settings, run)
+    found.edit(name=name)
+    _say(settings, found, found.name)
+
+
+@click.command()
+@click.argument("experiment")
+@click.argument("metric", required=False)
+@click.argument(
+    "better", type=click.Choice(["lower", "higher", "none"]), required=False
+)
+@common
+def goal(
+    settings: Settings, experiment: str, metric: str | None, better: str | None
+) -> None:
+    """Declare whether lower or higher values of a metric are better, or show it."""
+    store = settings.store
+    if experiment not in store.experiments():
+        raise click.UsageError(f"There is no experiment {experiment!r}.")
+    if metric is not None:
+        if better is None:
+            raise click.UsageError("Say which is better: lower, higher or none.")
+        chosen = None if better == "none" else cast("Better", better)
+        store.set_goal(experiment, metric, chosen)
+    goals = store.goals(experiment)
+    if settings.as_json:
+        _output.print_json(goals)
+        return
+    for name, direction in goals.items():
+        click.echo(f"{name}: {direction} is better")
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=RUN, metavar="RUN...")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@common
+def delete(settings: Settings, runs: tuple[str, ...], yes: bool) -> None:
+    """Delete the record, journal and blobs of runs; a running one is refused.
+
+    What trackers wrote elsewhere, such as CSV files, stays.
+    """
+    found = list(
+        {run.path: run for run in (find_run(settings, r) for r in runs)}.values()
+    )
+    for run in found:  # all of them before the first is gone
+        check_free(read_record(run.path))
+    names = [f"{run.experiment}/{run.id}" for run in found]
+    if not yes:
+        click.confirm(f"Delete {', '.join(names)} for good?", abort=True, err=True)
+    for run in found:
+        run.delete()
+    if settings.as_json:
+        _output.print_json({"deleted": names})
+    else:
+        click.echo(f"Deleted {', '.join(names)}.")
+
+
+def _say(settings: Settings, run: JournalRun, text: str) -> None:
+    if settings.as_json:
+        _output.print_json(describe(run))
+    elif text:
+        click.echo(text)

@@ -1,0 +1,225 @@
+"""``drytrack runs`` and ``drytrack show``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from drytrack._conditions import name_statistic, parse_condition
+from drytrack.cli import _output
+from drytrack.cli._curves import print_series
+from drytrack.cli._options import RUN, Settings, common, find_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from drytrack._store_journal import JournalRun
+    from drytrack.store import StoredRun
+
+LIVE = ("running", "stalled")
+
+
+@click.command()
+@click.argument("experiment", required=False)
+@click.option("--tag", multiple=True, help="With this tag; repeat for several.")
+@click.option("--status", multiple=True, help="With this status, or one of several.")
+@click.option("--param", multiple=True, metavar="COND", help="Such as 'lr<=0.01'.")
+@click.option("--metric", multiple=True, metavar="COND", help="Such as 'loss.min<0.2'.")
+@click.option("--show", "shown", multiple=True, help="A metric: loss, loss.min.")
+@click.option("-n", "limit", type=click.IntRange(min=0), help="The newest N alone.")
+@common
+def runs(
+    settings: Settings,
+    experiment: str | None,
+    tag: tuple[str, ...],
+    status: tuple[str, ...],
+    param: tuple[str, ...],
+    metric: tuple[str, ...],
+    shown: tuple[str, ...],
+    limit: int | None,
+) -> None:
+    """List runs, oldest first, of all experiments or of one."""
+    found = settings.store.runs(
+        experiment,
+        tag=tag,
+        status=status,
+        params=dict(map(parse_condition, param)),
+        metrics=dict(map(parse_condition, metric)),
+    )
+    if limit is not None:
+        found = found[len(found) - limit :] if limit < len(found) else found
+    if settings.as_json:
+        _output.print_json(
+            [{**describe(run), "metrics": _pick(run, shown)} for run in found]
+        )
+        return
+    if not found:
+        click.echo(f"No runs in {settings.par_dir}.", err=True)
+        return
+    console = _output.make_console()
+    for name in dict.fromkeys(run.experiment for run in found):
+        of_it = [run for run in found if run.experiment == name]
+        console.print(_make_list(console, name, of_it, shown))
+
+
+def _make_list(
+    console: Console, experiment: str, found: list[StoredRun], shown: tuple[str, ...]
+) -> Table:
+    times = ["took"] if console.width < _output.NARROW else ["started", "took"]
+    table = _output.make_table(
+        "run",
+        "status",
+        *times,
+        "tags",
+        *shown,
+        title=experiment,
+        right=("took", *shown),
+        fold=("tags",),
+    )
+    for run in found:
+        picked = _pick(run, shown)
+        label = run.id if run.name == run.id else f"{run.id} ({run.name})"
+        when = [_output.moment(run.started or run.created)] if len(times) > 1 else []
+        _output.add_row(
+            table,
+            label,
+            _output.status_cell(run.status),
+            *when,
+            _output.duration(_took(run)),
+            ", ".join(run.tags),
+            *(_output.number(picked[name]) for name in shown),
+        )
+    return table
+
+
+@click.command()
+@click.argument("run", type=RUN)
+@common
+def show(settings: Settings, run: str) -> None:
+    """Show everything about one run: state, surroundings, parameters, metrics."""
+    found = find_run(settings, run)
+    if settings.as_json:
+        _output.print_json(
+            {
+                **describe(found),
+                "folder": str(found.path),
+                "params": found.params(),
+                "values": found.values(),
+                "metrics": list(found.summary()),
+                "checkpoints": [saved._asdict() for saved in found.checkpoints()],
+                "record": found.record,
+            }
+        )
+        return
+    console = _output.make_console()
+    _print_state(console, found)
+    _print_pairs(console, "parameters", found.params())
+    _print_pairs(console, "final values", found.values())
+    print_series(console, found.summaries(), {})
+    if saved := found.checkpoints():
+        last = saved[-1]
+        more = f" and {len(saved) - 1} before it" if len(saved) > 1 else ""
+        console.print(f"checkpoint: {last.location}, epoch {last.epoch}{more}")
+
+
+def describe(run: StoredRun) -> dict[str, Any]:
+    """Return what is told of a run in a list."""
+    return {
+        "experiment": run.experiment,
+        "id": run.id,
+        "uuid": run.uuid,
+        "name": run.name,
+        "status": run.status,
+        "attempt": run.attempt,
+        "created": run.created,
+        "started": run.started,
+        "ended": run.ended,
+        "tags": run.tags,
+        "notes": run.notes,
+        "error": run.error,
+    }
+
+
+def _took(run: StoredRun) -> float | None:
+    if run.started is None:
+        return None
+    if run.ended is not None:
+        return run.ended - run.started
+    if run.status in LIVE:
+        return time.time() - run.started
+    return None
+
+
+def _pick(run: StoredRun, names: tuple[str, ...]) -> dict[str, float | None]:
+    """Return a statistic of each metric that is named."""
+    if not names:
+        return {}
+    summaries = run.summaries()
+    known = {summary.key.metric for summary in summaries}
+    picked: dict[str, float | None] = {}
+    for name in names:
+        metric, statistic = name_statistic(name, known.__contains__)
+        # Values of epochs first: those of steps are the noisy ones.
+        found = sorted(
+            (summary for summary in summaries if summary.key.metric == metric),
+            key=lambda summary: summary.key.axis != "epoch",
+        )
+        picked[name] = getattr(found[0], statistic) if found else None
+    return picked
+
+
+def _print_state(console: Console, run: JournalRun) -> None:
+    from rich.text import Text
+
+    attempts = run.record["attempts"]
+    environment = attempts[-1].get("environment", {}) if attempts else {}
+    title = Text(f"{run.experiment}/{run.id}", style="bold")
+    if run.name != run.id:
+        title.append(f"  {run.name}")
+    console.print(title)
+    facts: dict[str, Any] = {
+        "status": _output.status_cell(run.status),
+        "attempt": run.attempt,
+        "started": _output.moment(run.started),
+        "ended": _output.moment(run.ended),
+        "took": _output.duration(_took(run)),
+        "tags": ", ".join(run.tags),
+        "notes": run.notes,
+        "about": run.description or "",
+        "uuid": run.uuid,
+        "folder": run.path,
+        "host": environment.get("host", ""),
+        "command": " ".join(map(str, environment.get("command_line") or ())),
+        "git": _describe_git(environment.get("git")),
+    }
+    if run.error is not None:
+        facts["error"] = f"{run.error.get('type')}: {run.error.get('message')}"
+    table = _output.make_table("", "value", fold=("value",))
+    table.show_header = False
+    table.box = None
+    for name, value in facts.items():
+        if isinstance(value, Text) or str(value):
+            _output.add_row(table, name, value)
+    console.print(table)
+    console.print()
+
+
+def _describe_git(git: object) -> str:
+    if not isinstance(git, dict):
+        return ""
+    commit = str(git.get("commit") or "")[:10]
+    changed = " with changes" if git.get("dirty") else ""
+    return f"{commit} {git.get('branch') or ''}{changed}".strip()
+
+
+def _print_pairs(console: Console, title: str, pairs: dict[str, Any]) -> None:
+    if not pairs:
+        return
+    table = _output.make_table("name", "value", title=title, fold=("name", "value"))
+    table.show_header = False
+    for name, value in pairs.items():
+        _output.add_row(table, name, value)
+    console.print(table)

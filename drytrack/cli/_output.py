@@ -1,0 +1,160 @@
+"""How results are printed: JSON, tables, times, numbers and small curves."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from drytrack.core._record import tag_non_finite
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+BARS = "▁▂▃▄▅▆▇█"
+PLAIN_BARS = "_.-~=*%#"
+
+STYLES = {
+    "completed": "green",
+    "running": "cyan",
+    "created": "dim",
+    "failed": "red",
+    "crashed": "red",
+    "interrupted": "yellow",
+    "stalled": "yellow",
+}
+
+NARROW = 110
+"""Columns of a screen below which tables leave out what can be missed."""
+
+PIPE_WIDTH = 160
+"""Columns of a table that goes to a file or another program."""
+
+
+def print_json(data: Any) -> None:
+    """Print data as JSON; NaN and ±inf as ``{"$float": "nan"}``."""
+    click.echo(json.dumps(tag_non_finite(data), indent=2, ensure_ascii=False))
+
+
+def make_console(*, err: bool = False) -> Console:
+    """Return what tables are printed on; colours as NO_COLOR and the terminal say."""
+    from rich.console import Console
+
+    stream = sys.stderr if err else sys.stdout
+    width = None
+    if not stream.isatty() and not os.environ.get("COLUMNS"):
+        width = PIPE_WIDTH
+    return Console(stderr=err, width=width, highlight=False, emoji=False, markup=False)
+
+
+def make_table(
+    *columns: str,
+    title: str | None = None,
+    right: Iterable[str] = (),
+    fold: Iterable[str] = (),
+) -> Table:
+    """Return an empty table.
+
+    Args:
+        *columns: The header.
+        title: A line above it.
+        right: Columns of numbers.
+        fold: Columns that go on below where the screen is narrow.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        pad_edge=False,
+        padding=(0, 1),
+    )
+    for column in columns:
+        table.add_column(
+            column,
+            justify="right" if column in right else "left",
+            overflow="fold" if column in fold else "ellipsis",
+            no_wrap=column not in fold,
+        )
+    return table
+
+
+def add_row(table: Table, *cells: object, style: str | None = None) -> None:
+    """Add a row; what a run calls things is text, never markup."""
+    from rich.text import Text
+
+    table.add_row(
+        *(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells),
+        style=style,
+    )
+
+
+def status_cell(status: str) -> Any:
+    """Return a status in its colour."""
+    from rich.text import Text
+
+    return Text(status, style=STYLES.get(status, ""))
+
+
+def number(value: float | None) -> str:
+    """Return a number, short enough for a table."""
+    if value is None:
+        return ""
+    return f"{value:.5g}"
+
+
+def at(value: float | None, step: int | None) -> str:
+    """Return a number and where it is."""
+    return "" if value is None else f"{number(value)} @{step}"
+
+
+def moment(seconds: float | None) -> str:
+    """Return a time for people, in their zone."""
+    if seconds is None:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration for people."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours:02}h"
+    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+def sparkline(values: Sequence[float], encoding: str = "utf-8") -> str:
+    """Return a small curve, one column for each value.
+
+    Args:
+        values: The values; what is not finite is a blank.
+        encoding: Of the stream that it goes to.
+    """
+    bars = BARS if "utf" in encoding.lower() else PLAIN_BARS
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    # Halves, since the difference of two floats may exceed the largest.
+    span = high / 2 - low / 2
+    top = len(bars) - 1
+    drawn = []
+    for value in values:
+        share = (value / 2 - low / 2) / span if span else 0.0
+        drawn.append(bars[round(share * top)] if math.isfinite(value) else " ")
+    return "".join(drawn)
