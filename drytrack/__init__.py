@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drytrack.backends import register_backend as register_backend
     from drytrack.core.experiment import Experiment as Experiment
     from drytrack.core.run import Run as Run
     from drytrack.core.track import Tracker as Tracker
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
         remove_all_default_trackers as remove_all_default_trackers,
     )
     from drytrack.modes import remove_default_tracker as remove_default_tracker
+    from drytrack.quick import create_multi_tracker as create_multi_tracker
+    from drytrack.quick import create_tracker as create_tracker
+    from drytrack.quick import setup_tracker as setup_tracker
     from drytrack.replay import replay as replay
     from drytrack.store import open_store as open_store
     from drytrack.store import runs as runs
@@ -27,13 +31,17 @@ _HOMES = {
     "TestLoop": "drytrack.loops",
     "Tracker": "drytrack.core.track",
     "TrainingLoop": "drytrack.loops",
+    "create_multi_tracker": "drytrack.quick",
+    "create_tracker": "drytrack.quick",
     "extend_default_trackers": "drytrack.modes",
     "init_trackers": "drytrack.modes",
     "open_store": "drytrack.store",
+    "register_backend": "drytrack.backends",
     "remove_all_default_trackers": "drytrack.modes",
     "remove_default_tracker": "drytrack.modes",
     "replay": "drytrack.replay",
     "runs": "drytrack.store",
+    "setup_tracker": "drytrack.quick",
 }
 
 __all__ = [
@@ -42,13 +50,17 @@ __all__ = [
     "TestLoop",
     "Tracker",
     "TrainingLoop",
+    "create_multi_tracker",
+    "create_tracker",
     "extend_default_trackers",
     "init_trackers",
     "open_store",
+    "register_backend",
     "remove_all_default_trackers",
     "remove_default_tracker",
     "replay",
     "runs",
+    "setup_tracker",
 ]
 
 

@@ -82,6 +82,7 @@ class RunLogging:
 
     def _init_logging(self) -> None:
         """Prepare; a rank that does not track is given methods that do nothing."""
+        self._started_ahead = False  # by `drytrack.setup_tracker`, for a `with`
         self._quick = True  # nothing held back, no labels, nobody counts steps
         self._step: int | None = None
         self._held: Bundle | None = None

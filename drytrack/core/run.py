@@ -215,7 +215,10 @@ class Run(RunLogging, Generic[C]):
         self._end(status or "completed", None)
 
     def __enter__(self) -> Self:
-        """Start the run."""
+        """Start the run, unless whoever made it has done so just now."""
+        if self._started_ahead and self._status == "running":
+            self._started_ahead = False
+            return self
         return self.start()
 
     def __exit__(
