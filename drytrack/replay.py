@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from drytrack.core._guest import Guest
+from drytrack.core._guest import Guest, Handle
 from drytrack.core._record import RunRecord, read_record
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
@@ -83,13 +84,21 @@ def replay(
     start: StartExperimentEvent | None = None
     last: Event | None = None
     count = 0
+    handlers: dict[type[Event], list[tuple[Guest, Handle]]] = {}
     try:
         for event in _with_start(reader, from_seq):
             if isinstance(event, StartExperimentEvent):
                 start = event
                 for guest in guests:
                     guest.open(event, states.setdefault(guest.name, {}), reader)
-            _feed(guests, event)
+            kind = type(event)
+            if kind not in handlers:
+                handlers[kind] = _find_handlers(guests, kind)
+            for guest, handler in handlers[kind]:
+                try:
+                    handler(event)
+                except Exception as err:  # noqa: BLE001  # isolation, as in a live run
+                    _note_failure(guest, kind.__name__, err)
             last = event
             count += 1
             if count % FLUSH_EVERY == 0:
@@ -97,7 +106,9 @@ def replay(
             if on_event is not None:
                 on_event(event)
         if start is not None and not isinstance(last, StopExperimentEvent):
-            _feed(guests, _make_stop(folder, start))
+            stop = _make_stop(folder, start)
+            for guest, handler in _find_handlers(guests, StopExperimentEvent):
+                _attempt(guest, type(stop).__name__, functools.partial(handler, stop))
     finally:
         for guest in guests:
             for leave in guest.ways_out():
@@ -138,24 +149,28 @@ def _with_start(reader: JournalReader, from_seq: int) -> Iterable[Event]:
         yield from reader.read(Position())
 
 
-def _feed(guests: list[Guest], event: Event) -> None:
-    for guest in guests:
-        handler = guest.handler(type(event))
-        if handler is not None:
-            _attempt(guest, type(event).__name__, lambda: handler(event))  # noqa: B023  # called at once
+def _find_handlers(
+    guests: list[Guest], kind: type[Event]
+) -> list[tuple[Guest, Handle]]:
+    found = [(guest, guest.handler(kind)) for guest in guests]
+    return [(guest, handler) for guest, handler in found if handler is not None]
 
 
 def _attempt(guest: Guest, what: str, action: Callable[[], None]) -> None:
     try:
         action()
     except Exception as err:  # noqa: BLE001  # isolation, as in a live run
-        guest.failed += 1
-        if guest.failed == 1:
-            msg = (
-                f"Tracker {guest.name!r} failed on {what} during the replay: {err!r}. "
-                f"Further failures are counted."
-            )
-            warn(msg, TrackerExceptionWarning)
+        _note_failure(guest, what, err)
+
+
+def _note_failure(guest: Guest, what: str, err: Exception) -> None:
+    guest.failed += 1
+    if guest.failed == 1:
+        msg = (
+            f"Tracker {guest.name!r} failed on {what} during the replay: {err!r}. "
+            f"Further failures are counted."
+        )
+        warn(msg, TrackerExceptionWarning)
 
 
 def _each(guests: list[Guest], method: str) -> None:

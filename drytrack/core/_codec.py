@@ -273,9 +273,11 @@ def build_event(name: str, cls: type[Event] | None, fields: dict[str, Any]) -> E
     """Return the unpublished event of a type name and decoded fields."""
     if cls is not None:
         try:
-            return cls.unpublished(**fields)
+            event = cls.__new__(cls)
+            event._fill(**fields)  # as `Event.unpublished` does
         except Exception:  # noqa: BLE001  # a user's class that has changed since
             return UnknownEvent.unpublished(name, fields)
+        return event
     return UnknownEvent.unpublished(name, fields)
 
 

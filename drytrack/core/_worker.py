@@ -191,7 +191,8 @@ class Worker:
         if start.resumed:
             known = self.guest.last_seq()
             if known is not None:
-                self.cursor = self.position = known
+                # A lost machine may leave the tracker with more than the journal.
+                self.cursor = self.position = min(known, self.bus.start_seq)
         for event in self._prelude:
             self._try(event)
         self._prelude = []

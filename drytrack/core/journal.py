@@ -119,6 +119,7 @@ class JournalWriter:
         *,
         sync: bool = False,
         scan_from: int = 0,
+        at_least: int = 0,
         tell: Callable[[str], None],
     ) -> None:
         """Open the journal at its end.
@@ -129,6 +130,8 @@ class JournalWriter:
             sync: Whether every line is synced to disk.
             scan_from: The size that the file had when the steps of its sources
                 were last known; what follows is read for them.
+            at_least: A sequence number that was given before, as far as others
+                know; it is not given again, though a lost machine took its line.
             tell: Called with what to say of a disk that refuses.
 
         Raises:
@@ -157,7 +160,8 @@ class JournalWriter:
         self._closed = False
         self._size = 0
         _expand(folder, tell)
-        self.seq, torn = _find_end(self.path, self.steps, scan_from)
+        found, torn = _find_end(self.path, self.steps, scan_from)
+        self.seq = max(found, at_least)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
         self._fd = os.open(self.path, flags, 0o666)
         if torn:
@@ -393,7 +397,6 @@ class JournalReader:
 
     Attributes:
         folder: The run's folder.
-        position: Behind the last event that was read.
         bytes_read: Bytes of lines and blobs that have been read.
         damaged: How many lines could not be read.
         damage: The first hundred of them.
@@ -407,7 +410,7 @@ class JournalReader:
         """
         folder = pathlib.Path(folder)
         self.folder = folder.parent if folder.is_file() else folder
-        self.position = Position()
+        self._place = (0, 0)
         self.bytes_read = 0
         self.damaged = 0
         self.damage: list[Damage] = []
@@ -417,6 +420,11 @@ class JournalReader:
     def exists(self) -> bool:
         """Whether the run has a journal."""
         return any((self.folder / name).exists() for name in (FILE, COMPACT_FILE))
+
+    @property
+    def position(self) -> Position:
+        """The place behind the last event that was read."""
+        return Position(*self._place)
 
     def __iter__(self) -> Iterator[Event]:
         """Read from the beginning."""
@@ -487,10 +495,10 @@ class JournalReader:
             if event is None:
                 for end, saved in self._salvage(line, begin):
                     if saved._stamp[0] > start.seq:  # type: ignore[attr-defined]  # set by _parse
-                        self.position = Position(saved._stamp[0], end)  # type: ignore[attr-defined]  # set by _parse
+                        self._place = (saved._stamp[0], end)  # type: ignore[attr-defined]  # set by _parse
                         yield saved
-            elif event._stamp[0] > start.seq:  # type: ignore[attr-defined]  # set by _parse
-                self.position = Position(event._stamp[0], offset)  # type: ignore[attr-defined]  # set by _parse
+            elif (seq := event._stamp[0]) > start.seq:  # type: ignore[attr-defined]  # set by _parse
+                self._place = (seq, offset)
                 yield event
 
     def parse(self, line: bytes) -> Event | None:

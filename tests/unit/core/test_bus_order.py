@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 import threading
-import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import drytrack
-from drytrack.core import _bus, log_events
+from drytrack.core import _bus
 from drytrack.core.exceptions import (
     BusBusyError,
-    DrytrackWarning,
     RequiredTrackerError,
     TrackerExceptionWarning,
 )
 from drytrack.core.log_events import (
-    ActorRegistrationEvent,
     Event,
-    IterateBatchEvent,
     MetricEvent,
-    ModelRegistrationEvent,
     StartExperimentEvent,
-    StepMetricEvent,
-    StopExperimentEvent,
     TextEvent,
 )
 from drytrack.core.track import Tracker

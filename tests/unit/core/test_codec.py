@@ -48,7 +48,7 @@ class WithCallback(Event):
     on_done: Any = None
 
 
-class Colour(str, enum.Enum):
+class Colour(str, enum.Enum):  # noqa: UP042  # its text would be its name
     RED = "red"
 
 
@@ -194,7 +194,7 @@ def test_what_is_read_cannot_be_changed(tmp_path):
         {"$float": "nan"},
         {"$dict": [[1, 2]]},
         {"$unknown": {"$path": "x"}},
-        {1: "a", None: "b", True: "c", 2.5: "d"},
+        {1: "a", None: "b", False: "c", 2.5: "d"},
         {(1, 2): "pair", ("a", ("b",)): "nested"},
         {"lone \udfff": 1},
         {"deep": {"$er": {"est": [{"$json": "x"}]}}},

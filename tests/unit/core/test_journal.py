@@ -18,7 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drytrack.core import _record, journal
+from drytrack import Experiment
+from drytrack.core import _defaults, journal
 from drytrack.core.exceptions import JournalError
 from drytrack.core.journal import JournalReader, JournalWriter, Position, compact
 from drytrack.core.log_events import (
@@ -28,13 +29,18 @@ from drytrack.core.log_events import (
     TextEvent,
     UnknownEvent,
 )
-from drytrack.core.run import new_record
 
 FILE = "journal.jsonl"
 
 
 def step(number, **metrics):
     return StepMetricEvent.unpublished("s", number, metrics or {"loss": number / 7})
+
+
+@pytest.fixture(autouse=True)
+def _no_default_trackers(monkeypatch):
+    monkeypatch.setattr(_defaults, "trackers", {})
+    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 def no_problem(what):
@@ -107,7 +113,7 @@ def test_each_line_is_json_with_a_checksum_that_anyone_can_compute(tmp_path):
 
 def test_the_short_way_writes_what_the_long_one_reads(tmp_path, writer):
     events = [
-        StepMetricEvent.unpublished("tr/ä\"in", 5, {"a": 1.0}, {}, "sample", "m\\x"),
+        StepMetricEvent.unpublished('tr/ä"in', 5, {"a": 1.0}, {}, "sample", "m\\x"),
         StepMetricEvent.unpublished("s", -1, {"$float": 0.0, "ö": 1e300}),
         StepMetricEvent.unpublished("s", 1, {}),
         StepMetricEvent.unpublished("s", 1, {"a": 1.0}, {"split": "val"}),
@@ -379,6 +385,17 @@ def test_the_number_of_a_damaged_last_line_is_not_given_again(tmp_path):
     assert [event.stamp.seq for event in JournalReader(tmp_path)] == [1, 2, 3, 4, 6]
 
 
+def test_a_number_that_others_know_of_is_not_given_again(tmp_path):
+    fill(tmp_path, 5)
+    (tmp_path / FILE).write_bytes(b"".join(lines_of(tmp_path)[:3]))  # a lost machine
+
+    writer = JournalWriter(tmp_path, 2, at_least=5, tell=no_problem)
+    writer.append(step(6))
+    writer.close()
+
+    assert [event.stamp.seq for event in JournalReader(tmp_path)] == [1, 2, 3, 6]
+
+
 def test_a_newer_version_is_refused_with_the_remedy(tmp_path):
     fill(tmp_path, 2)
     with (tmp_path / FILE).open("ab") as file:
@@ -613,16 +630,14 @@ def test_a_crash_between_compressing_and_deleting_loses_nothing(tmp_path):
 
 
 def test_the_journal_of_a_run_that_goes_on_is_not_compressed(tmp_path):
-    folder = _record.make_run_folder(tmp_path, new_record("E", "a"))
-    _record.claim(folder, 1, "a")
-    data = new_record("E", "a", status="running", attempts=[{}])
-    _record.RecordWriter(folder, {**data, "status": "running"}, print).write()
-    fill(folder, 2)
+    with Experiment(name="E", par_dir=tmp_path).create_run() as run:
+        with pytest.raises(JournalError, match="is running"):
+            compact(run.path)
+        TextEvent("s", "t", 1, "still here")
 
-    with pytest.raises(JournalError, match="is running"):
-        compact(folder)
-
-    assert steps(JournalReader(folder)) == [1, 2]
+    compact(run.path)
+    names = [type(event).__name__ for event in JournalReader(run.path)]
+    assert names == ["StartExperimentEvent", "TextEvent", "StopExperimentEvent"]
 
 
 def test_nothing_to_compress_is_an_error(tmp_path):

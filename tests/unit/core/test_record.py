@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
-import re
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import threading
@@ -23,7 +23,6 @@ from drytrack.core._process import this_process
 from drytrack.core._record import RecordWriter
 from drytrack.core.exceptions import (
     RecordError,
-    RecordWarning,
     RunExistsError,
     RunHeldError,
     StorageError,
@@ -206,7 +205,9 @@ def test_whatever_is_plain_makes_a_valid_record(value, tmp_path_factory):
         tmp_path_factory.mktemp("runs"), new_record("E", "a")
     )
 
-    RecordWriter(folder, new_record("E", "a"), pytest.fail).write(summary={"value": value})
+    RecordWriter(folder, new_record("E", "a"), pytest.fail).write(
+        summary={"value": value}
+    )
 
     def refuse(name):
         raise AssertionError(name)

@@ -45,9 +45,12 @@ def test_required_error_is_not_replaced_by_a_warning_that_is_an_error(tmp_path):
 def test_the_users_exception_is_not_replaced_by_a_warning_that_is_an_error(tmp_path):
     experiment = Experiment(name="E", par_dir=tmp_path)
     experiment.trackers.subscribe(FailsAtStop())
-    with warnings.catch_warnings(action="error"), pytest.raises(ValueError, match="mine"):
-        with experiment.create_run():
-            raise ValueError("mine")
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(ValueError, match="mine"),
+        experiment.create_run(),
+    ):
+        raise ValueError("mine")
 
 
 def test_a_start_that_a_warning_ends_raises_that_warning_and_not_a_later_one(tmp_path):
