@@ -1,0 +1,374 @@
+"""What the modules that look like W&B do in their own way."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from drytrack.core.exceptions import BackendError
+
+if TYPE_CHECKING:
+    import pathlib
+    from types import ModuleType
+
+    from drytrack.trackers._backend import At, RunInfo
+
+__all__ = ["Dialect", "SwanLabDialect", "TrackioDialect", "dialect_of"]
+
+FINISH_TIMEOUT_S = 50.0
+"""How long W&B may upload at the end of a run: less than the bus waits."""
+
+RELEASE_TIMEOUT_S = 5.0
+"""How long the service process may take to let go of a run that has ended."""
+
+_openings: set[object] = set()
+"""Runs that are being opened now, by whatever thread."""
+
+
+class Dialect:
+    """How W&B itself is spoken to.
+
+    Attributes:
+        extra: The extra of drytrack that installs the module.
+    """
+
+    extra = "wandb"
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+
+    def init(
+        self,
+        info: RunInfo,
+        folder: pathlib.Path,
+        settings: Any,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Open the run, or re-attach to the one of ``options["id"]``."""
+        given = {
+            "settings": self._fill_in(settings, folder),
+            "resume": "allow",
+            "name": info.run_id,
+            "tags": list(info.tags) or None,
+            "notes": info.description,
+            **options,
+        }
+        deadline = time.monotonic() + RELEASE_TIMEOUT_S
+        while True:
+            opening = object()
+            _openings.add(opening)
+            try:
+                return self.module.init(**given)
+            except Exception as err:
+                # By an attempt that has ended, while its last bytes are written.
+                if "is in use" not in str(err) or time.monotonic() > deadline:
+                    self._release()
+                    raise
+            finally:
+                _openings.discard(opening)
+            time.sleep(0.1)
+
+    def _release(self) -> None:
+        """End the service process, which never lets go of a run it failed to begin.
+
+        Only where it has no other one: else the run can be opened there by the
+        next process, not by this one.
+        """
+        others = getattr(self.module.setup(), "most_recent_active_run", self)
+        if others is None and len(_openings) == 1:
+            self.module.teardown(exit_code=1)
+
+    def _fill_in(self, settings: Any, folder: pathlib.Path) -> Any:
+        """Return settings with what a tracker needs, where the user left it open."""
+        if settings is None:
+            settings = self.module.Settings()
+        elif isinstance(settings, Mapping):
+            settings = self.module.Settings(**settings)
+        else:
+            settings = settings.model_copy()
+        chosen = settings.model_fields_set
+        # The other values would hand one run to all that overlap.
+        if "reinit" not in chosen:
+            settings.reinit = "create_new"
+        # Output is captured by wrapping the streams of the whole process.
+        if "console" not in chosen:
+            settings.console = "off"
+        # A server that is gone must not hold the process at its end.
+        if "finish_timeout" not in chosen and hasattr(settings, "finish_timeout"):
+            settings.finish_timeout = FINISH_TIMEOUT_S
+        if "root_dir" not in chosen:
+            folder.mkdir(parents=True, exist_ok=True)
+            settings.root_dir = str(folder)
+        return settings
+
+    def url(self, run: Any) -> str | None:
+        """Return the page of the run; None where there is none."""
+        url = getattr(run, "url", None)
+        return str(url) if url else None
+
+    def define(self, run: Any, name: str, axis: str) -> None:
+        """Say which column is the x-axis of a metric."""
+        # What ends in a star would be a pattern there.
+        if "*" not in name:
+            run.define_metric(name, step_metric=axis)
+
+    def log(self, run: Any, row: Mapping[str, Any], at: At, seq: int | None) -> None:
+        """Log a row; one whose sequence number is not newer is left out there."""
+        data = {**row, at.axis: at.step, "_timestamp": at.time_s}
+        if seq is None:
+            run.log(data)
+        else:
+            run.log(data, step=seq, commit=True)
+
+    def log_config(self, run: Any, params: Mapping[str, Any]) -> None:
+        """Add to the configuration."""
+        run.config.update(params, allow_val_change=True)
+
+    def log_summary(self, run: Any, summary: Mapping[str, Any]) -> bool:
+        """Set values of the summary; return whether there is one."""
+        run.summary.update(summary)
+        return True
+
+    def image(self, path: pathlib.Path, caption: str | None) -> Any:
+        """Return an image file as what `log` takes."""
+        return self.module.Image(str(path), caption=caption)
+
+    def histogram(self, counts: Sequence[float], edges: Sequence[float]) -> Any:
+        """Return a histogram as what `log` takes; None where there is none."""
+        return self.module.Histogram(np_histogram=(list(counts), list(edges)))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+        """Return a table as what `log` takes; None where there is none."""
+        return self.module.Table(
+            columns=list(columns),
+            data=[list(row) for row in rows],
+            allow_mixed_types=True,
+        )
+
+    def text(self, text: str) -> Any:
+        """Return a text as what `log` takes."""
+        import html
+
+        return self.module.Html(f"<pre>{html.escape(text)}</pre>", inject=False)
+
+    def log_artifact(
+        self,
+        run: Any,
+        name: str,
+        path: pathlib.Path,
+        *,
+        kind: str,
+        metadata: Mapping[str, Any],
+        aliases: Sequence[str],
+        folder: str | None,
+    ) -> bool:
+        """Log a file or a folder; return whether there is a place for it."""
+        artifact = self.module.Artifact(name, type=kind, metadata=dict(metadata))
+        if path.is_dir():
+            artifact.add_dir(str(path), name=folder)
+        else:
+            inside = f"{folder.strip('/')}/{path.name}" if folder else path.name
+            artifact.add_file(str(path), name=inside)
+        run.log_artifact(artifact, aliases=list(aliases))
+        return True
+
+    def flush(self, run: Any) -> None:
+        """Wait until the service process has what was logged."""
+        run.status()
+
+    def finish(self, run: Any, status: str, error: Mapping[str, str] | None) -> None:
+        """Close the run."""
+        run.finish(exit_code=0 if status == "completed" else 1)
+
+
+class TrackioDialect(Dialect):
+    """Trackio: local SQLite; runs are found by name, steps may come in any order."""
+
+    extra = "trackio"
+
+    def init(
+        self,
+        info: RunInfo,
+        folder: pathlib.Path,
+        settings: Any,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Open the run, or go on in the one of the same name."""
+        options = {"resume": "allow", "embed": False, "name": info.run_id, **options}
+        del options["id"]  # they are given there
+        config = {"tags": list(info.tags), "notes": info.description}
+        given = options.pop("config", None) or {}
+        kept = {name: value for name, value in config.items() if value}
+        return self.module.init(config={**kept, **given}, **options)
+
+    def define(self, run: Any, name: str, axis: str) -> None:
+        """Do nothing: there is one x-axis, which `log` uses for each metric's own."""
+
+    def log(self, run: Any, row: Mapping[str, Any], at: At, seq: int | None) -> None:
+        """Log a row at its own step."""
+        run.log(dict(row), step=at.step)
+
+    def log_config(self, run: Any, params: Mapping[str, Any]) -> None:
+        """Add to the configuration, which goes out with the next row."""
+        run.config.update(_thaw(params))
+        run._config_logged = False
+
+    def log_summary(self, run: Any, summary: Mapping[str, Any]) -> bool:
+        """Set them as configuration, for there is no summary."""
+        self.log_config(run, {"summary": {**run.config.get("summary", {}), **summary}})
+        # Without a further row it would never go out.
+        run.log({})
+        return True
+
+    def text(self, text: str) -> Any:
+        """Return a text."""
+        return self.module.Markdown(text)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+        """Return a table."""
+        return self.module.Table(
+            columns=list(columns), data=[[_thaw(cell) for cell in row] for row in rows]
+        )
+
+    def log_artifact(
+        self,
+        run: Any,
+        name: str,
+        path: pathlib.Path,
+        *,
+        kind: str,
+        metadata: Mapping[str, Any],
+        aliases: Sequence[str],
+        folder: str | None,
+    ) -> bool:
+        """Log a file or a folder."""
+        artifact = self.module.Artifact(name, type=kind, metadata=_thaw(metadata))
+        if path.is_dir():
+            artifact.add_dir(str(path))
+        else:
+            artifact.add_file(str(path))
+        run.log_artifact(artifact, aliases=list(aliases))
+        return True
+
+    def flush(self, run: Any) -> None:
+        """Do nothing: a thread of its own writes a few times a second."""
+
+    def finish(self, run: Any, status: str, error: Mapping[str, str] | None) -> None:
+        """Close the run; how it ended has no place there."""
+        run.finish()
+
+
+class SwanLabDialect(Dialect):
+    """SwanLab: one run at a time in a process."""
+
+    extra = "swanlab"
+
+    def init(
+        self,
+        info: RunInfo,
+        folder: pathlib.Path,
+        settings: Any,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Open the run; the server alone knows how to go on in one."""
+        if self.module.has_run():
+            msg = (
+                "SwanLab watches another run of this process, and can watch one at a "
+                "time. Replay this run into it when the other one has ended."
+            )
+            raise BackendError(msg)
+        given = {
+            "resume": "allow",
+            "name": info.run_id,
+            "description": info.description,
+            "tags": list(info.tags) or None,
+            "log_dir": str(folder / "swanlog"),
+            **options,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        return self.module.init(settings=settings, **given)
+
+    def url(self, run: Any) -> str | None:
+        """Return the page of the run; asking for it offline is an error there."""
+        return str(run.url) if run.mode == "online" else None
+
+    def define(self, run: Any, name: str, axis: str) -> None:
+        """Say which column is the x-axis of a metric."""
+        if "*" not in name:
+            run.define_metric(name, x_axis=axis)
+
+    def log(self, run: Any, row: Mapping[str, Any], at: At, seq: int | None) -> None:
+        """Log a row; NaN and infinity are written there as they are."""
+        run.log({**row, at.axis: at.step}, step=seq)
+
+    def log_config(self, run: Any, params: Mapping[str, Any]) -> None:
+        """Add to the configuration."""
+        run.config.update(_thaw(params))
+
+    def log_summary(self, run: Any, summary: Mapping[str, Any]) -> bool:
+        """Set them as configuration, for the summary is made by the server."""
+        self.log_config(run, {"summary": summary})
+        return True
+
+    def histogram(self, counts: Sequence[float], edges: Sequence[float]) -> Any:
+        """Return a histogram as a bar chart."""
+        echarts = self.module.echarts
+        bar = echarts.Bar()
+        bar.add_xaxis([f"{edge:.4g}" for edge in edges[:-1]])
+        bar.add_yaxis("count", [float(count) for count in counts])
+        return bar
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+        """Return a table as a chart."""
+        table = self.module.echarts.Table()
+        table.add(list(columns), [[_thaw(cell) for cell in row] for row in rows])
+        return table
+
+    def text(self, text: str) -> Any:
+        """Return a text."""
+        return self.module.Text(text)
+
+    def log_artifact(
+        self,
+        run: Any,
+        name: str,
+        path: pathlib.Path,
+        *,
+        kind: str,
+        metadata: Mapping[str, Any],
+        aliases: Sequence[str],
+        folder: str | None,
+    ) -> bool:
+        """Do nothing: there are no artifacts."""
+        return False
+
+    def flush(self, run: Any) -> None:
+        """Do nothing: it is written by a thread of its own."""
+
+    def finish(self, run: Any, status: str, error: Mapping[str, str] | None) -> None:
+        """Close the run."""
+        if status == "completed":
+            run.finish()
+        elif status == "failed" and error:
+            run.finish("crashed", error=f"{error['type']}: {error['message']}")
+        else:
+            run.finish("aborted")
+
+
+def dialect_of(module: ModuleType) -> Dialect:
+    """Return how a module is spoken to; as W&B, where nothing else is known."""
+    dialects = {"trackio": TrackioDialect, "swanlab": SwanLabDialect}
+    return dialects.get(module.__name__.partition(".")[0], Dialect)(module)
+
+
+def _thaw(value: Any) -> Any:
+    """Return plain data as the types that JSON writers know."""
+    if isinstance(value, Mapping):
+        return {str(key): _thaw(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_thaw(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

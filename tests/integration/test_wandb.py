@@ -1,0 +1,501 @@
+"""The file that W&B writes offline, decoded with W&B's own messages."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+from drytrack import Experiment
+from drytrack.core import log_events
+from drytrack.core.exceptions import (
+    BackendError,
+    DeliveryWarning,
+    TrackerExceptionWarning,
+)
+from drytrack.core.journal import JournalReader
+from drytrack.replay import replay
+from drytrack.testing import TrackerContract
+from drytrack.trackers.base import Series
+from drytrack.trackers.wandb import Wandb
+
+pytestmark = [
+    pytest.mark.backend,
+    pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs wandb"),
+    # Of W&B's own: a process that it leaves to end by itself.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+BLOCK = 32 * 1024
+
+
+@pytest.fixture(autouse=True)
+def _tell_nobody(monkeypatch, tmp_path):
+    for name in list(os.environ):
+        if name.startswith("WANDB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb_config"))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb_cache"))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "wandb_data"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+
+def records_in(path):
+    """Return the messages of a file, once the process that writes it has ended it.
+
+    `finish` returns before the last of them are written.
+    """
+    deadline = time.monotonic() + 10
+    while True:
+        found = list(scan(path))
+        if any(r.HasField("exit") for r in found) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.1)
+
+
+def scan(path):
+    """Yield the messages of a ``.wandb`` file, which is a LevelDB log of them."""
+    from wandb.proto import wandb_internal_pb2
+
+    data, at, parts = path.read_bytes(), 7, b""
+    while at + 7 <= len(data):
+        if BLOCK - at % BLOCK < 7:
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        if kind == 0:
+            break
+        parts += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def files_of(tmp_path, run_id):
+    """Return the files of a run, one for each attempt, in order."""
+    found = []
+    for path in (tmp_path / "wandb").glob("*run-*/run-*.wandb"):
+        for record in records_in(path):
+            if record.HasField("run"):
+                if record.run.display_name == run_id:
+                    start = record.run.start_time
+                    found.append((start.seconds + start.nanos / 1e9, path))
+                break
+    return [path for _, path in sorted(found)]
+
+
+def read(tmp_path, run_id="run"):
+    return [r for path in files_of(tmp_path, run_id) for r in records_in(path)]
+
+
+def key_of(item):
+    return item.key or ".".join(item.nested_key)
+
+
+def rows_in(records):
+    return [
+        {key_of(item): json.loads(item.value_json) for item in record.history.item}
+        for record in records
+        if record.HasField("history")
+    ]
+
+
+def points_in(records, name, axis):
+    return [(row[axis], row[name]) for row in rows_in(records) if name in row]
+
+
+def config_in(records):
+    found = {}
+    for record in records:
+        config = record.run.config if record.HasField("run") else record.config
+        for item in config.update:
+            found[key_of(item)] = json.loads(item.value_json)
+    return found
+
+
+def summary_in(records):
+    found = {}
+    for record in records:
+        for item in record.summary.update:
+            found[key_of(item)] = json.loads(item.value_json)
+    return found
+
+
+def offline(tmp_path, **options):
+    return Wandb(par_dir=tmp_path, mode="offline", **options)
+
+
+def experiment_with(tracker, tmp_path, config=None, **options):
+    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
+    experiment.trackers.remove_all()
+    experiment.trackers.subscribe(tracker)
+    return experiment
+
+
+def train(experiment, epochs, run_id="run", **options):
+    with experiment.create_run(run_id, **options) as run:
+        for epoch in epochs:
+            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
+    return run
+
+
+class TestWandb(TrackerContract):
+    def make_tracker(self, tmp_path):
+        return offline(tmp_path)
+
+    def read_back(self, tracker, start, model_name):
+        records = read(tracker.par_dir, start.run_id)
+        # The first model that is registered adds nothing to its names.
+        prefix = "" if model_name == "model" else f"{model_name}/"
+        found = {}
+        for metric in ("loss", "accuracy"):
+            name = f"{prefix}trainer/{metric}"
+            points = {e: float(v) for e, v in points_in(records, name, "epoch")}
+            if points:
+                found[metric] = Series(list(points), list(points.values()))
+        return {"trainer": found} if found else {}
+
+
+def test_config_tags_and_metrics_are_in_the_file(tmp_path):
+    experiment = experiment_with(
+        offline(tmp_path, project="Mine", group="sweep", job_type="fit"),
+        tmp_path,
+        {"lr": 0.1, "net": {"width": 8}, "api_key": "s3cret-value"},
+        tags=["mlp"],
+        description="A note.",
+    )
+
+    with experiment.create_run("run") as run:
+        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5})
+        log_events.StepMetricEvent("train", 10, {"loss": 0.7}, {"split": "val"})
+        run.log({"reward": 1.5}, step=3)
+        log_events.ParamsEvent({"lr": 0.2})
+
+    records = read(tmp_path)
+    started = next(r.run for r in records if r.HasField("run"))
+    assert (started.project, started.run_group) == ("Mine", "sweep")
+    assert started.job_type == "fit"
+    assert list(started.tags) == ["mlp"]
+    assert started.notes == "A note."
+    config = config_in(records)
+    assert config["lr"] == 0.2
+    assert config["net"] == {"width": 8}
+    assert points_in(records, "train/loss", "epoch") == [(1, 0.5)]
+    assert points_in(records, "train/val/loss_step", "step") == [(10, 0.7)]
+    assert points_in(records, "reward", "step") == [(3, 1.5)]
+    raw = files_of(tmp_path, "run")[0].read_bytes()
+    assert b"s3cret-value" not in raw
+
+
+def test_each_metric_has_its_own_axis(tmp_path):
+    experiment = experiment_with(offline(tmp_path), tmp_path)
+
+    with experiment.create_run("run"):
+        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5, "wild*": 1.0})
+        log_events.StepMetricEvent("train", 7, {"speed": 3.0}, axis="tokens")
+        log_events.StepMetricEvent("run", 8, {"step": 4.0})
+
+    records = read(tmp_path)
+    axes = {r.metric.name: r.metric.step_metric for r in records if r.metric.name}
+    assert axes["train/loss"] == "epoch"
+    assert axes["train/speed"] == "tokens"
+    assert points_in(records, "train/speed", "tokens") == [(7, 3.0)]
+    assert points_in(records, "step_value", "step") == [(8, 4.0)]
+    refused = next(name for name in rows_in(records)[0] if "wild" in name)
+    assert axes[refused] == "epoch"
+    assert Wandb.rule.restore(refused) == "train/wild*"
+
+
+def test_rows_carry_the_time_of_their_events(tmp_path):
+    experiment = experiment_with(offline(tmp_path), tmp_path)
+
+    run = train(experiment, [1])
+
+    event = next(
+        e
+        for e in JournalReader(run.path).read()
+        if isinstance(e, log_events.MetricEvent)
+    )
+    row = next(row for row in rows_in(read(tmp_path)) if "train/loss" in row)
+    assert row["_timestamp"] == pytest.approx(event.stamp.time, abs=1e-3)
+    assert row["_step"] == event.stamp.seq
+
+
+def test_media_tables_and_texts_are_logged(tmp_path):
+    pytest.importorskip("PIL")
+    experiment = experiment_with(offline(tmp_path), tmp_path)
+    pixels = np.zeros((4, 4, 3), dtype=np.uint8)
+
+    with experiment.create_run("run"):
+        log_events.ImageEvent("train", "sample", 1, pixels, caption="black")
+        log_events.HistogramEvent("train", "weights", 2, [1, 2], [0.0, 0.5, 1.0])
+        log_events.TableEvent("train", "errors", 3, ["x", "y"], [[1, "a"], [2, None]])
+        log_events.TextEvent("train", "note", 4, "1 < 2")
+
+    rows = rows_in(read(tmp_path))
+    flat = {name: value for row in rows for name, value in row.items()}
+    files = files_of(tmp_path, "run")[0].parent / "files"
+    assert flat["train/sample._type"] == "image-file"
+    assert flat["train/sample.caption"] == "black"
+    assert (files / flat["train/sample.path"]).read_bytes().startswith(b"\x89PNG")
+    assert flat["train/weights.values"] == [1, 2]
+    assert flat["train/weights.bins"] == [0, 0.5, 1]
+    table = json.loads((files / flat["train/errors.path"]).read_text())
+    assert table == {"columns": ["x", "y"], "data": [[1, "a"], [2, None]]}
+    assert "1 &lt; 2" in (files / flat["train/note.path"]).read_text()
+
+
+def test_artifacts_and_models_are_logged_with_their_version(tmp_path):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"123")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text("a")
+    experiment = experiment_with(offline(tmp_path), tmp_path)
+
+    with experiment.create_run("run"):
+        log_events.ArtifactEvent("my net", weights, "model", {"version": "2"})
+        log_events.ArtifactEvent("digits", data, "dataset", {"rows": 3})
+
+    sent = {}
+    for record in read(tmp_path):
+        artifact = record.artifact
+        if record.HasField("request"):
+            artifact = record.request.log_artifact.artifact
+        if artifact.name:
+            sent[artifact.name] = artifact
+    net, digits = sent["my_x20_net"], sent["digits"]
+    assert (net.type, digits.type) == ("model", "dataset")
+    assert sorted(net.aliases) == ["2", "latest"]
+    assert [entry.path for entry in net.manifest.contents] == ["weights.bin"]
+    assert [entry.path for entry in digits.manifest.contents] == ["a.txt"]
+    assert json.loads(digits.metadata) == {"rows": 3}
+
+
+def test_the_summary_and_the_exit_code_tell_how_it_ended(tmp_path):
+    experiment = experiment_with(offline(tmp_path), tmp_path)
+
+    def fail():
+        with experiment.create_run("broken"):
+            raise ValueError("no data")
+
+    with experiment.create_run("run"):
+        log_events.SummaryEvent({"best": 0.9})
+    with pytest.raises(ValueError, match="no data"):
+        fail()
+
+    def exit_code(run_id):
+        found = read(tmp_path, run_id)
+        return [r.exit.exit_code for r in found if r.HasField("exit")]
+
+    assert summary_in(read(tmp_path))["best"] == 0.9
+    assert exit_code("run") == [0]
+    assert exit_code("broken") == [1]
+
+
+def test_settings_are_passed_through(tmp_path):
+    import wandb
+
+    settings = wandb.Settings(
+        mode="offline", root_dir=str(tmp_path / "mine"), run_group="g"
+    )
+    (tmp_path / "mine").mkdir()
+
+    train(experiment_with(Wandb(settings), tmp_path), [1])
+
+    records = read(tmp_path / "mine")
+    assert next(r.run.run_group for r in records if r.run.run_id) == "g"
+    assert settings.reinit == "default"
+
+
+def test_a_resumed_run_goes_on_under_the_same_id(tmp_path):
+    train(experiment_with(offline(tmp_path), tmp_path), [1, 2])
+    train(experiment_with(offline(tmp_path), tmp_path), [3], resume=True)
+
+    files = files_of(tmp_path, "run")
+    ids = {r.run.run_id for path in files for r in records_in(path) if r.run.run_id}
+    steps = [row["_step"] for row in rows_in(read(tmp_path))]
+    assert len(files) == 2
+    assert len(ids) == 1
+    assert steps == sorted(set(steps))
+    assert points_in(read(tmp_path), "train/loss", "epoch") == [
+        (1, 0.1),
+        (2, 0.2),
+        (3, 0.3),
+    ]
+
+
+def test_a_replay_gives_the_same_rows(tmp_path):
+    run = train(experiment_with(offline(tmp_path), tmp_path), [1, 2])
+    before = rows_in(read(tmp_path))
+
+    replay(run.path, offline(tmp_path / "again"))
+
+    again = rows_in(read(tmp_path / "again"))
+
+    def kept(rows):
+        return [{k: v for k, v in row.items() if k != "_runtime"} for row in rows]
+
+    assert kept(again) == kept(before)
+
+
+def test_what_comes_again_is_left_out_by_wandb(tmp_path):
+    tracker = offline(tmp_path)
+    experiment = experiment_with(tracker, tmp_path)
+
+    with experiment.create_run("run") as run:
+        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5})
+        run.flush()
+        tracker.native.log({"train/loss": 9.0, "epoch": 1}, step=1, commit=True)
+        log_events.MetricEvent("mlp", "train", 2, {"loss": 0.4})
+
+    assert points_in(read(tmp_path), "train/loss", "epoch") == [(1, 0.5), (2, 0.4)]
+
+
+def test_a_server_that_is_gone_leaves_the_training_alone(tmp_path):
+    tracker = Wandb(
+        {
+            "mode": "online",
+            "base_url": "http://127.0.0.1:9",
+            "api_key": "k" * 40,
+            "init_timeout": 1.0,
+        },
+        par_dir=tmp_path,
+    )
+    experiment = experiment_with(tracker, tmp_path)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with experiment.create_run("run") as run:
+            for epoch in range(100):
+                log_events.MetricEvent("mlp", "train", epoch, {"loss": 0.5})
+            # All that was published before the first refused call came back.
+            assert not caught
+            while not caught:  # what failed in the background is said at the next
+                time.sleep(0.2)
+                log_events.TextEvent("train", "wait", 1, "for the refusal")
+
+    kinds = {w.category for w in caught}
+    assert kinds & {TrackerExceptionWarning, DeliveryWarning}
+    events = list(JournalReader(run.path).read())
+    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 100
+    text = "".join(p.read_text() for p in run.path.glob("*.json*"))
+    assert "k" * 40 not in text
+
+    replay(run.path, offline(tmp_path / "again"))
+    assert len(points_in(read(tmp_path / "again"), "train/loss", "epoch")) == 100
+
+
+def test_two_processes_write_two_runs(tmp_path):
+    code = f"""
+import sys
+from drytrack import Experiment, init_trackers
+from drytrack.core import log_events
+from drytrack.trackers.wandb import Wandb
+init_trackers("none")
+e = Experiment(name="Vision", par_dir={str(tmp_path)!r})
+e.trackers.subscribe(Wandb(mode="offline"))
+with e.create_run(sys.argv[1]):
+    for epoch in (1, 2):
+        log_events.MetricEvent("mlp", "train", epoch, {{"loss": epoch / 10}})
+"""
+    children = [
+        subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b")
+    ]
+    assert [child.wait(60) for child in children] == [0, 0]
+
+    for name in ("a", "b"):
+        points = points_in(read(tmp_path, name), "train/loss", "epoch")
+        assert points == [(1, 0.1), (2, 0.2)]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_end_the_run(tmp_path):
+    code = f"""
+import os, sys
+from drytrack import Experiment, init_trackers
+from drytrack.core import log_events
+from drytrack.trackers.wandb import Wandb
+init_trackers("none")
+e = Experiment(name="Vision", par_dir={str(tmp_path)!r})
+e.trackers.subscribe(Wandb(mode="offline"))
+with e.create_run("run") as run:
+    log_events.MetricEvent("mlp", "train", 1, {{"loss": 0.1}})
+    run.flush()
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)
+    os.waitpid(child, 0)
+    log_events.MetricEvent("mlp", "train", 2, {{"loss": 0.2}})
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=90)
+
+    assert done.returncode == 0
+    points = points_in(read(tmp_path), "train/loss", "epoch")
+    assert points == [(1, 0.1), (2, 0.2)]
+
+
+def test_alerts_and_watching_need_a_run(tmp_path):
+    tracker = offline(tmp_path)
+    experiment = experiment_with(tracker, tmp_path)
+
+    with experiment.create_run("run"):
+        tracker.wait_until_open()
+        tracker.alert("Diverged", "loss is nan")
+
+    alerts = [r.alert for r in read(tmp_path) if r.HasField("alert")]
+    assert [(a.title, a.text) for a in alerts] == [("Diverged", "loss is nan")]
+    tracker.wait_until_open = lambda: False
+    with pytest.raises(BackendError, match="no run is open"):
+        tracker.watch(object())
+
+
+@pytest.mark.torch
+def test_wandb_watches_a_torch_model(tmp_path):
+    torch = pytest.importorskip("torch")
+    tracker = offline(tmp_path)
+    net = torch.nn.Linear(2, 1)
+
+    with experiment_with(tracker, tmp_path).create_run("run"):
+        tracker.watch(net, log="all", log_freq=1)
+        for epoch in (1, 2):
+            net(torch.ones(3, 2)).sum().backward()
+            log_events.MetricEvent("mlp", "train", epoch, {"loss": 0.5})
+
+    names = {name for row in rows_in(read(tmp_path)) for name in row}
+    assert any(name.startswith("gradients/weight") for name in names)
+
+
+def test_nan_and_infinity_are_spelled_as_wandb_does(tmp_path):
+    with experiment_with(offline(tmp_path), tmp_path).create_run("run"):
+        for epoch, value in enumerate((math.nan, math.inf, -math.inf)):
+            log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
+
+    values = [value for _, value in points_in(read(tmp_path), "train/loss", "epoch")]
+    assert math.isnan(values[0])
+    assert values[1:] == [math.inf, -math.inf]
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_training_alone(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    tracker = Wandb(par_dir=tmp_path / "file" / "below", mode="offline")
+
+    with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
+        run = train(experiment_with(tracker, tmp_path), [1, 2])
+
+    events = list(JournalReader(run.path).read())
+    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 2
