@@ -169,8 +169,8 @@ class ExperimentState:
                 raise RunStateError(msg)
         if content is not None and content["experiment"] != self.name:
             msg = (
-                f"The state is of experiment {content['experiment']!r}, and this one is "
-                f"{self.name!r}. Name it alike: Experiment(name="
+                f"The state is of experiment {content['experiment']!r}, and this one "
+                f"is {self.name!r}. Name it alike: Experiment(name="
                 f"{content['experiment']!r})."
             )
             raise RecordError(msg)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, Self, TypeVar, cast
 
-from drytrack.core import _current, _record
+from drytrack.core import _checkpoint, _current, _record
 from drytrack.core._defaults import default_trackers
 from drytrack.core._names import check_folder_name, check_name
 from drytrack.core._rank import find_rank
@@ -49,7 +49,7 @@ class _ConfigGetter:
         return get_config
 
 
-class Experiment(Generic[C]):
+class Experiment(_checkpoint.ExperimentState, Generic[C]):
     """What is tracked: a name, a configuration, trackers, and its runs.
 
     Attributes:
@@ -174,7 +174,12 @@ class Experiment(Generic[C]):
         merged = self._merge(config)
         on_disk = record and own_rank == 0 and _is_on(RECORD_VARIABLE)
         previous = None
-        if resume:
+        kept: dict[str, Any] = {}
+        if self._loaded is not None and run_id in (None, self._loaded["id"]):
+            run_id = str(self._loaded["id"])
+            found = self._find_previous(run_id, on_disk=on_disk)
+            previous, kept = _checkpoint.adopt(self, found)
+        elif resume:
             previous = self._find_previous(run_id, on_disk=on_disk)
             if previous is None and resume is True and own_rank == 0:
                 self._refuse_resume(run_id)
@@ -189,6 +194,7 @@ class Experiment(Generic[C]):
             entries: dict[str, Any] = {
                 "tags": self.tags,
                 "description": self.description,
+                **kept,
             }
             if parent is not None:
                 entries["parent"] = {"id": parent.id, "uuid": parent.uuid}
@@ -294,7 +300,8 @@ class Experiment(Generic[C]):
         return name
 
     def _note_end(self, run: Run[C]) -> None:
-        """Keep what is needed to resume a run that is not on disk."""
+        """Keep what is needed to resume a run, also one that is not on disk."""
+        self._ended_state = _checkpoint.pack(run)
         if run.path is None:
             data = run._record_data
             data["attempts"] = [{}] * run.attempt

@@ -25,6 +25,7 @@ from typing import (
 
 from drytrack.core import _current, _record
 from drytrack.core._bus import Bus
+from drytrack.core._checkpoint import RunState
 from drytrack.core._costs import Cost, list_costs, say_costs
 from drytrack.core._environment import quick_environment
 from drytrack.core._keeper import Keeper, progress
@@ -71,7 +72,7 @@ class Loop(Protocol):
         """End the loop as an early end, for the reason given."""
 
 
-class Run(RunLogging, Generic[C]):
+class Run(RunLogging, RunState, Generic[C]):
     """One execution of an experiment; made by `Experiment.create_run`.
 
     A context manager; or, in a notebook, `start` in one cell and `stop` in a
