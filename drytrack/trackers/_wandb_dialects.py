@@ -216,11 +216,8 @@ class TrackioDialect(Dialect):
         run._config_logged = False
 
     def log_summary(self, run: Any, summary: Mapping[str, Any]) -> bool:
-        """Set them as configuration, for there is no summary."""
-        self.log_config(run, {"summary": {**run.config.get("summary", {}), **summary}})
-        # Without a further row it would never go out.
-        run.log({})
-        return True
+        """Do nothing: there is no summary, and what was configured is fixed."""
+        return False
 
     def text(self, text: str) -> Any:
         """Return a text."""
@@ -253,7 +250,8 @@ class TrackioDialect(Dialect):
         return True
 
     def flush(self, run: Any) -> None:
-        """Do nothing: a thread of its own writes a few times a second."""
+        """Write now what its own thread writes a few times a second."""
+        run._flush_queues_inline()
 
     def finish(self, run: Any, status: str, error: Mapping[str, str] | None) -> None:
         """Close the run; how it ended has no place there."""
@@ -273,12 +271,6 @@ class SwanLabDialect(Dialect):
         options: Mapping[str, Any],
     ) -> Any:
         """Open the run; the server alone knows how to go on in one."""
-        if self.module.has_run():
-            msg = (
-                "SwanLab watches another run of this process, and can watch one at a "
-                "time. Replay this run into it when the other one has ended."
-            )
-            raise BackendError(msg)
         given = {
             "resume": "allow",
             "name": info.run_id,
@@ -288,7 +280,16 @@ class SwanLabDialect(Dialect):
             **options,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        return self.module.init(settings=settings, **given)
+        try:
+            return self.module.init(settings=settings, **given)
+        except RuntimeError as err:
+            if not self.module.has_run():
+                raise
+            msg = (
+                "SwanLab watches another run of this process, and can watch one at a "
+                "time. Replay this run into it when the other one has ended."
+            )
+            raise BackendError(msg) from err
 
     def url(self, run: Any) -> str | None:
         """Return the page of the run; asking for it offline is an error there."""

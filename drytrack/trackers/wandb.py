@@ -131,8 +131,10 @@ class Wandb(Backend):
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
         """Set values of the summary."""
-        self._dialect.log_summary(self._run, summary)
-        self._unsent = True
+        if self._dialect.log_summary(self._run, summary):
+            self._unsent = True
+        else:
+            self._pass_over("summary values", len(summary))
 
     def log_image(
         self, name: str, image: MediaFile, at: At, caption: str | None
