@@ -20,7 +20,6 @@ from drytrack._summaries import (
     SeriesKey,
     SeriesSummary,
     flatten,
-    to_json,
 )
 from drytrack.core import journal, log_events
 from drytrack.core._atomic import replace_file
@@ -98,9 +97,9 @@ class Digest:
             case log_events.ParamsEvent():
                 self._chosen.update(flatten(event.params))
             case log_events.SummaryEvent():
-                self.values.update(to_json(event.summary))
+                self.values.update(flatten(event.summary))
             case log_events.StopExperimentEvent():
-                self.values.update(to_json(event.summary))
+                self.values.update(flatten(event.summary))
             case log_events.SaveModelEvent():
                 model, epoch = event.model_name, event.epoch
                 found = Checkpoint(model, event.definition, str(event.location), epoch)

@@ -43,6 +43,27 @@ def edit(
         InvalidNameError: If a name or tag cannot be kept.
         StorageError: If it cannot be written.
     """
+    changes = check(name=name, notes=notes, tags=tags)
+    record = _record.read_record(folder)
+    try:
+        _record.check_free(record)
+    except RunHeldError:
+        _record.write_edits(folder, {**_record.read_edits(folder), **changes})
+        return
+    writer = _record.RecordWriter(folder, dict(record.data), _say_nothing)
+    writer.write(must=True, **changes)
+    (folder / _record.EDITS).unlink(missing_ok=True)
+
+
+def check(
+    *, name: str | None, notes: str | None, tags: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the entries of a record that are to be changed.
+
+    Raises:
+        InvalidNameError: If a name or tag cannot be kept.
+        EventValueError: If the notes are too long.
+    """
     changes: dict[str, Any] = {}
     if name is not None:
         changes["name"] = check_name(name, "run name") if name else None
@@ -53,15 +74,7 @@ def edit(
         changes["notes"] = notes
     if tags is not None:
         changes["tags"] = list(dict.fromkeys(check_name(tag, "tag") for tag in tags))
-    record = _record.read_record(folder)
-    try:
-        _record.check_free(record)
-    except RunHeldError:
-        _record.write_edits(folder, {**_record.read_edits(folder), **changes})
-        return
-    writer = _record.RecordWriter(folder, dict(record.data), _say_nothing)
-    writer.write(must=True, **changes)
-    (folder / _record.EDITS).unlink(missing_ok=True)
+    return changes
 
 
 def delete(folder: pathlib.Path) -> None:

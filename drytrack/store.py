@@ -16,7 +16,7 @@ import abc
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from drytrack import _conditions
 from drytrack._conditions import Query
@@ -26,6 +26,9 @@ from drytrack.core import _record
 from drytrack.core._record import RunRecord
 from drytrack.core.exceptions import RunNotFoundError
 from drytrack.trackers.base import MetricLoader, Series, SourcedMetrics
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 __all__ = [
     "Checkpoint",
@@ -41,6 +44,8 @@ __all__ = [
 ]
 
 DIR_VARIABLE = "DRYTRACK_DIR"
+
+DATABASE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 BATCH = 65_536
 """Points that are collected before they are passed on."""
@@ -140,7 +145,7 @@ class StoredRun(abc.ABC):
 
     @abc.abstractmethod
     def values(self) -> dict[str, Any]:
-        """Return the final values that were set for the run as a whole."""
+        """Return the final values of the run, nested names joined by dots."""
 
     @abc.abstractmethod
     def checkpoints(self) -> list[Checkpoint]:
@@ -455,20 +460,37 @@ def meets_all(run: StoredRun, query: Query) -> bool:
     return True
 
 
-def open_store(where: str | os.PathLike[str] | None = None) -> Store:
-    """Open the runs of a folder or a database for reading.
+def open_store(
+    where: str | os.PathLike[str] | sa.Engine | sa.URL | None = None,
+) -> Store:
+    """Open the runs of a folder or a database.
 
     Args:
         where: The folder that experiments were given as ``par_dir``, by default
-            ``DRYTRACK_DIR``, else the working directory.
+            ``DRYTRACK_DIR``, else the working directory; or an SQLite file, the
+            address of a database, or an engine of SQLAlchemy.
 
     Raises:
         RunNotFoundError: If there is no such folder.
+        FileNotFoundError: If there is no such database file.
+        SchemaError: If the tables of the database are not ours.
+        ConfigurationError: If the address cannot be read.
     """
-    from drytrack._store_journal import JournalStore
+    if where is None or (
+        isinstance(where, (str, os.PathLike)) and not _names_database(os.fspath(where))
+    ):
+        from drytrack._store_journal import JournalStore
 
-    folder = find_dir(where)
-    return JournalStore(folder)
+        return JournalStore(find_dir(where))
+    from drytrack._store_sql import SQLStore
+
+    return SQLStore(where)
+
+
+def _names_database(text: str) -> bool:
+    path = pathlib.Path(text)
+    suffixed = path.suffix.lower() in DATABASE_SUFFIXES and not path.is_dir()
+    return "://" in text or suffixed or path.is_file()
 
 
 def find_dir(where: str | os.PathLike[str] | None = None) -> pathlib.Path:

@@ -592,7 +592,7 @@ class Bus:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.005)
-        return True
+        return all(worker.cursor >= target for worker in workers)
 
     def stop(self, event: Event, timeout_s: float) -> None:
         """Tell every tracker of the end, let them leave, and say who failed.

@@ -419,12 +419,15 @@ class Run(RunLogging, RunState, Generic[C]):
         from drytrack.core.journal import JournalWriter
 
         known = record.data.get("journal", {})
+        kept = record.data.get("trackers", {}).values()
+        given = [known.get("seq", 0), *(entry.get("cursor", 0) for entry in kept)]
         try:
             journal = JournalWriter(
                 record.folder,
                 self.attempt,
                 sync=self.durability == "machine",
                 scan_from=int(known.get("bytes", 0)),
+                at_least=max(map(int, given)),
                 tell=self._tell,
             )
         except OSError as err:

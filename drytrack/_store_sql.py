@@ -1,0 +1,406 @@
+"""The store that is a database: the same queries over the tables of SQLConnection."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import operator
+import pathlib
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from drytrack import _edits
+from drytrack._shelf import Shelf, read_json
+from drytrack._summaries import Checkpoint, SeriesKey, SeriesSummary
+from drytrack.core import _record
+from drytrack.core._process import ProcessId, is_alive
+from drytrack.core.exceptions import ConfigurationError, RecordError, RunHeldError
+from drytrack.store import BATCH, Store, StoredRun, meets_all
+from drytrack.trackers import _sql_schema as schema
+from drytrack.trackers._sql_database import open_database, read_place
+from drytrack.trackers._sql_progress import attempt_at, find_breaks
+from drytrack.trackers._sql_summary import join_float
+
+if TYPE_CHECKING:
+    import os
+
+    from drytrack._conditions import Query
+    from drytrack._summaries import Better
+    from drytrack.core._history import Attempt
+
+Point = tuple[int, int, float | None, str | None]
+"""Step, sequence number, value, and what is odd about it."""
+
+
+class SQLStore(Store):
+    """Reads the runs of a database; it is let go with the last run of it."""
+
+    def __init__(self, place: sa.Engine | sa.URL | str | os.PathLike[str]) -> None:
+        """Choose the database.
+
+        Args:
+            place: An engine, an address, or the path of an SQLite file.
+        """
+        self.database = open_database(read_place(place))
+        self.url = schema.describe(self.database.engine)
+        self._close = weakref.finalize(self, self.database.release)
+        with self.database.read():
+            pass  # say at once that it is none of ours
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._close()
+
+    def find(self, query: Query) -> Iterator[StoredRun]:
+        """Return the runs that a query means; see `Store.find`."""
+        table, experiments = schema.runs, schema.experiments
+        select = sa.select(table, experiments.c.name.label("experiment"))
+        select = select.join_from(table, experiments)
+        tagged = schema.tags.select()
+        if query.experiment is not None:
+            key = schema.name_key(query.experiment)
+            select = select.where(experiments.c.name_key == key)
+        with self.database.read() as connection:
+            rows = connection.execute(
+                select.order_by(table.c.created, table.c.id)
+            ).all()
+            tags: dict[int, list[str]] = {}
+            for row in connection.execute(tagged):
+                tags.setdefault(row.run_id, []).append(row.tag)
+        goals = {name: self.goals(name) for name in {row.experiment for row in rows}}
+        shelf = Shelf(self.database, [row.id for row in rows])
+        for row in rows:
+            run = SQLRun(self, shelf, row, tags.get(row.id, []), goals[row.experiment])
+            if query.statuses and run.status not in query.statuses:
+                continue
+            if set(query.tags) <= set(run.tags) and meets_all(run, query):
+                yield run
+
+    def goals(self, experiment: str) -> dict[str, Better]:
+        """Return what is declared; see `Store.goals`."""
+        goals, experiments = schema.goals, schema.experiments
+        with self.database.read() as connection:
+            found = connection.execute(
+                sa.select(goals.c.metric, goals.c.better)
+                .join_from(goals, experiments)
+                .where(experiments.c.name_key == schema.name_key(experiment))
+            ).all()
+        return {row.metric: row.better for row in found}
+
+    def set_goal(self, experiment: str, metric: str, better: Better | None) -> None:
+        """Declare which values of a metric are better; see `Store.set_goal`.
+
+        Raises:
+            ConfigurationError: If ``better`` is something else, or there is no
+                such experiment.
+        """
+        if better not in ("lower", "higher", None):
+            msg = f"better is {better!r}. Pass 'lower', 'higher' or None."
+            raise ConfigurationError(msg)
+        goals, experiments = schema.goals, schema.experiments
+        with self.database.write() as connection:
+            found = connection.execute(
+                sa.select(experiments.c.id).where(
+                    experiments.c.name_key == schema.name_key(experiment)
+                )
+            ).scalar_one_or_none()
+            if found is None:
+                raise ConfigurationError(f"There is no experiment {experiment!r}.")
+            key = schema.name_key(metric)
+            connection.execute(
+                goals.delete().where(
+                    goals.c.experiment_id == found, goals.c.name_key == key
+                )
+            )
+            if better is not None:
+                columns = ("experiment_id", "name_key", "metric", "better")
+                values = (found, key, metric, better)
+                self.database.inserter.insert(connection, goals, columns, [values])
+
+
+class SQLRun(StoredRun):
+    """A run that is read from a database."""
+
+    def __init__(
+        self,
+        store: SQLStore,
+        shelf: Shelf,
+        row: Any,
+        tags: list[str],
+        goals: Mapping[str, Better],
+    ) -> None:
+        """Take over a row.
+
+        Args:
+            store: Where it is from.
+            shelf: What is read for all runs of a query at once.
+            row: The run's row, with the name of its experiment.
+            tags: Its labels.
+            goals: What is declared better for its experiment.
+        """
+        self._store = store
+        self._shelf = shelf
+        self._row = row
+        self._goals = goals
+        self._record: dict[str, Any] | None = None
+        self.id = row.name
+        self.uuid = row.uuid
+        self.experiment = row.experiment
+        self.tags = tags
+        self.created = row.created or 0.0
+        self.started = row.started
+        self.ended = row.ended
+        self.attempt = row.attempt
+        self.description = row.description
+        self.error = None if row.error is None else read_json(row.error)
+        self.status = self._find_status()
+        self.name = str(self.record.get("name") or self.id)
+        self.notes = str(self.record.get("notes") or "")
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """What ``record.json`` had held when an attempt last started or ended."""
+        if self._record is None:
+            text = self._row.record
+            self._record = (read_json(text) if text else None) or {}
+        return self._record
+
+    def params(self) -> dict[str, Any]:
+        """Return configuration and parameters; see `StoredRun.params`."""
+        return dict(self._shelf.values(schema.params, self._row.id))
+
+    def values(self) -> dict[str, Any]:
+        """Return the final values; see `StoredRun.values`."""
+        return dict(self._shelf.values(schema.summary_values, self._row.id))
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Return the saved models, in order."""
+        return [found for found, _ in self._shelf.saved(self._row.id)]
+
+    def summaries(
+        self, better: Mapping[str, Better] | None = None
+    ) -> list[SeriesSummary]:
+        """Return the summary of each series; see `StoredRun.summaries`."""
+        declared = {**self._goals, **(better or {})}
+        found = []
+        for entry in self._shelf.series(self._row.id):
+            summary = entry.summary
+            if entry.stale:
+                summary = SeriesSummary(summary.key)
+                for _, steps, values in self.read_points([summary.key]):
+                    for step, value in zip(steps, values, strict=True):
+                        summary.add(step, value)
+                entry.summary, entry.stale = summary, False
+            if not summary.count:
+                continue  # all its points belong to an older attempt
+            key = summary.key
+            summary.better = declared.get(key.metric)
+            summary.checkpoint = None
+            if key.axis == "epoch" and summary.best_at is not None:
+                summary.checkpoint = self._find_checkpoint(key.model, summary.best_at)
+            found.append(summary)
+        return found
+
+    def read_points(
+        self, wanted: Sequence[SeriesKey]
+    ) -> Iterator[tuple[SeriesKey, list[int], list[float]]]:
+        """Read series by the attempt rule, in parts; see `StoredRun.read_points`."""
+        chosen = frozenset(wanted)
+        for entry in self._shelf.series(self._row.id):
+            key = entry.summary.key
+            if key not in chosen:
+                continue
+            rule = self._rule(key.model, key.axis)
+            with self._store.database.read() as connection:
+                left: list[Point] = []
+                for rows in _fetch_points(connection, entry.id):
+                    steps, values, left = rule.choose(left + rows if left else rows)
+                    if steps:
+                        yield key, steps, values
+                steps, values, _ = rule.choose(left, last=True)
+                if steps:
+                    yield key, steps, values
+
+    def edit(
+        self,
+        *,
+        name: str | None = None,
+        notes: str | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> None:
+        """Change what the run is called and labelled, here and in its record.
+
+        Where the record is not on this machine, the next attempt of the run
+        brings its name and notes back from there.
+        """
+        changes = _edits.check(name=name, notes=notes, tags=tags)
+        if (local := self._find_local()) is not None:
+            _edits.edit(local.path, name=name, notes=notes, tags=tags)
+        run_id = self._row.id
+        record = {**self.record, **changes}
+        with self._store.database.write() as connection:
+            if tags is not None:
+                table = schema.tags
+                connection.execute(table.delete().where(table.c.run_id == run_id))
+                rows = [(run_id, schema.name_key(t), t) for t in changes["tags"]]
+                columns = ("run_id", "name_key", "tag")
+                self._store.database.inserter.insert(connection, table, columns, rows)
+            text = json.dumps(_record.tag_non_finite(record))
+            connection.execute(
+                schema.runs.update()
+                .where(schema.runs.c.id == run_id)
+                .values(record=text)
+            )
+        self._record = record
+        self.name = str(record.get("name") or self.id)
+        self.notes = str(record.get("notes") or "")
+        self.tags = changes.get("tags", self.tags)
+
+    def delete(self) -> None:
+        """Delete the run from the database; its record and journal stay."""
+        if self.status in ("running", "stalled"):
+            msg = (
+                f"Run {self.id!r} of experiment {self.experiment!r} is {self.status}. "
+                f"Wait until it ends, or stop it."
+            )
+            raise RunHeldError(msg)
+        series, run_id = schema.series, self._row.id
+        own = sa.select(series.c.id).where(series.c.run_id == run_id)
+        with self._store.database.write() as connection:
+            tables = list(reversed(schema.metadata.sorted_tables))
+            # Before the series, by which they are found: no foreign key sorts points.
+            for table in tables:
+                if "series_id" in table.c:
+                    connection.execute(table.delete().where(table.c.series_id.in_(own)))
+            for table in tables:
+                if "run_id" in table.c:
+                    connection.execute(table.delete().where(table.c.run_id == run_id))
+            connection.execute(schema.runs.delete().where(schema.runs.c.id == run_id))
+
+    def _rule(self, model: str, axis: str) -> _Rule:
+        starts, rewinds, spans = self._shelf.attempts(self._row.id)
+        breaks = find_breaks(starts, rewinds, model)
+        limits: dict[Attempt, float] = {}
+        limit = float("inf")
+        for attempt, first in sorted(spans.get((model, axis), []), reverse=True):
+            limits[attempt] = limit
+            limit = min(limit, first)
+        return _Rule(breaks, limits)
+
+    def _find_checkpoint(self, model: str, epoch: int) -> Checkpoint | None:
+        """Return the newest checkpoint of an epoch that still counts."""
+        rule = self._rule(model, "epoch")
+        for found, seq in reversed(self._shelf.saved(self._row.id)):
+            if (found.model, found.epoch) == (model, epoch) and rule.counts(seq, epoch):
+                return found
+        return None
+
+    def _find_status(self) -> str:
+        status = str(self._row.status)
+        if status != "running":
+            return status
+        if (local := self._find_local()) is not None:
+            return local.status
+        try:
+            environment = self.record["attempts"][-1]["environment"]
+            process = ProcessId.from_dict(environment["process"])
+        except (KeyError, IndexError, TypeError, ValueError):
+            return status
+        return "crashed" if is_alive(process) is False else status
+
+    def _find_local(self) -> _record.RunRecord | None:
+        """Return the run's own record, where it is on this machine."""
+        if not self._row.par_dir:
+            return None
+        par_dir = pathlib.Path(self._row.par_dir)
+        try:
+            found = _record.read_record(
+                _record.run_folder(par_dir, self.experiment, self.id)
+            )
+        except RecordError:
+            return None
+        return found if found.uuid == self.uuid else None
+
+
+class _Rule:
+    """Which points of one axis count.
+
+    Args:
+        breaks: First sequence number of each attempt, ascending.
+        limits: Attempt → the first step that no longer counts.
+    """
+
+    def __init__(self, breaks: list[Any], limits: dict[Attempt, float]) -> None:
+        self._breaks = breaks
+        self._limits = limits
+
+    def counts(self, seq: int, step: int) -> bool:
+        """Return whether a point counts."""
+        attempt = attempt_at(self._breaks, seq)
+        # An attempt without a point of its own ends where a later one begins.
+        later = [limit for at, limit in self._limits.items() if at >= attempt]
+        return step < self._limits.get(attempt, max(later, default=float("inf")))
+
+    def choose(
+        self, rows: Sequence[Any], *, last: bool = False
+    ) -> tuple[list[int], list[float], list[Point]]:
+        """Choose from points in the order of step and sequence number.
+
+        Args:
+            rows: The points.
+            last: Whether none follow.
+
+        Returns:
+            Steps and values that count, and the points of the last step, which
+            may not be all there yet.
+        """
+        if not rows:
+            return [], [], []
+        end = len(rows)
+        if not last:
+            while end and rows[end - 1][0] == rows[-1][0]:
+                end -= 1
+        left = list(rows[end:])
+        if not end:
+            return [], [], left
+        steps, seqs, values, odds = zip(*rows[:end], strict=True)
+        if odds.count(None) != end:
+            values = tuple(map(join_float, values, odds))
+        once = len(self._limits) <= 1
+        if once and all(map(operator.lt, steps, itertools.islice(steps, 1, None))):
+            return list(steps), list(values), left
+        chosen = {
+            step: value
+            for step, seq, value in zip(steps, seqs, values, strict=True)
+            if once or self.counts(seq, step)
+        }
+        return list(chosen), list(chosen.values()), left
+
+
+def _fetch_points(connection: sa.Connection, series_id: int) -> Iterator[list[Point]]:
+    """Read the points of a series in the order of step and sequence number."""
+    points = schema.points
+    select = (
+        sa.select(points.c.step, points.c.seq, points.c.value, points.c.odd)
+        .where(points.c.series_id == series_id)
+        .order_by(points.c.step, points.c.seq)
+    )
+    if connection.dialect.name != "sqlite":
+        stream = connection.execute(select.execution_options(yield_per=BATCH))
+        for part in stream.partitions():
+            yield list(map(tuple, part))
+        return
+    # Past SQLAlchemy, whose rows take as long to make as these to read.
+    text = select.compile(
+        dialect=connection.dialect, compile_kwargs={"literal_binds": True}
+    )
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(str(text))
+        while rows := cursor.fetchmany(BATCH):
+            yield rows
+    finally:
+        cursor.close()
