@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from drytrack._summaries import Better
     from drytrack.core._history import Attempt
 
-Point = tuple[int, int, float | None, str | None]
-"""Step, sequence number, value, and what is odd about it."""
+Point = tuple[Any, ...]
+"""Step, value, what is odd about it; and its sequence number where that matters."""
 
 
 class SQLStore(Store):
@@ -216,7 +216,7 @@ class SQLRun(StoredRun):
             rule = self._rule(key.model, key.axis)
             with self._store.database.read() as connection:
                 left: list[Point] = []
-                for rows in _fetch_points(connection, entry.id):
+                for rows in _fetch_points(connection, entry.id, rule):
                     steps, values, left = rule.choose(left + rows if left else rows)
                     if steps:
                         yield key, steps, values
@@ -337,6 +337,11 @@ class _Rule:
         self._breaks = breaks
         self._limits = limits
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether all points are of one attempt."""
+        return len(self._limits) <= 1
+
     def counts(self, seq: int, step: int) -> bool:
         """Return whether a point counts."""
         attempt = attempt_at(self._breaks, seq)
@@ -366,25 +371,32 @@ class _Rule:
         left = list(rows[end:])
         if not end:
             return [], [], left
-        steps, seqs, values, odds = zip(*rows[:end], strict=True)
+        steps, values, odds, *seqs = zip(*rows[:end], strict=True)
         if odds.count(None) != end:
             values = tuple(map(join_float, values, odds))
-        once = len(self._limits) <= 1
-        if once and all(map(operator.lt, steps, itertools.islice(steps, 1, None))):
+        if seqs:
+            chosen = {
+                step: value
+                for step, value, seq in zip(steps, values, seqs[0], strict=True)
+                if self.counts(seq, step)
+            }
+        elif all(map(operator.lt, steps, itertools.islice(steps, 1, None))):
             return list(steps), list(values), left
-        chosen = {
-            step: value
-            for step, seq, value in zip(steps, seqs, values, strict=True)
-            if once or self.counts(seq, step)
-        }
+        else:
+            chosen = dict(zip(steps, values, strict=True))
         return list(chosen), list(chosen.values()), left
 
 
-def _fetch_points(connection: sa.Connection, series_id: int) -> Iterator[list[Point]]:
+def _fetch_points(
+    connection: sa.Connection, series_id: int, rule: _Rule
+) -> Iterator[list[Point]]:
     """Read the points of a series in the order of step and sequence number."""
     points = schema.points
+    columns = [points.c.step, points.c.value, points.c.odd]
+    if not rule.is_simple:
+        columns.append(points.c.seq)
     select = (
-        sa.select(points.c.step, points.c.seq, points.c.value, points.c.odd)
+        sa.select(*columns)
         .where(points.c.series_id == series_id)
         .order_by(points.c.step, points.c.seq)
     )
@@ -401,6 +413,6 @@ def _fetch_points(connection: sa.Connection, series_id: int) -> Iterator[list[Po
     try:
         cursor.execute(str(text))
         while rows := cursor.fetchmany(BATCH):
-            yield rows
+            yield list(rows)
     finally:
         cursor.close()

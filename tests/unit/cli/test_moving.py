@@ -49,7 +49,7 @@ def test_replay_exits_with_one_where_a_tracker_fails(cli, make_run, tmp_path):
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("cvs", "There is no tracker 'cvs'. There are: "),
+        ("cvs", "There is no backend 'cvs'. Did you mean 'csv'"),
         ("no.such.Class", "There is no tracker 'no.such.Class'"),
         ("pathlib.Path", "is no tracker class"),
     ],
