@@ -174,12 +174,21 @@ class Dialect:
         run.log_artifact(artifact, aliases=list(aliases))
         return True
 
+    def watch(self, run: Any, model: object, options: Mapping[str, Any]) -> None:
+        """Watch a torch model."""
+        # Its hooks log to the global run, which a run that may overlap is not.
+        if self.module.run is None:
+            self.module.run = run
+        run.watch(model, **options)
+
     def flush(self, run: Any) -> None:
         """Wait until the service process has what was logged."""
         run.status()
 
     def finish(self, run: Any, status: str, error: Mapping[str, str] | None) -> None:
         """Close the run."""
+        if self.module.run is run:
+            self.module.run = None
         run.finish(exit_code=0 if status == "completed" else 1)
 
 

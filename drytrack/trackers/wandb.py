@@ -202,8 +202,12 @@ class Wandb(Backend):
         Args:
             model: The model.
             **options: Of ``wandb.watch``: ``log``, ``log_freq`` and so on.
+
+        Raises:
+            BackendError: If the module cannot, or no run is open.
         """
-        self._require("watch")(model, **options)
+        self._require("watch")
+        self._dialect.watch(self._run, model, options)
 
     def alert(self, title: str, text: str, **options: Any) -> None:
         """Send an alert to whoever has asked W&B for them.
@@ -212,6 +216,9 @@ class Wandb(Backend):
             title: At most 64 characters.
             text: What happened.
             **options: Of ``wandb.Run.alert``: ``level``, ``wait_duration``.
+
+        Raises:
+            BackendError: If the module cannot, or no run is open.
         """
         self._require("alert")(title=title, text=text, **options)
 
