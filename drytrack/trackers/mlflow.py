@@ -338,7 +338,7 @@ class MLflow(Backend):
         self._artifacts: str | None = None
         if self._tracking_uri is not None:
             self._uri = self._tracking_uri
-        elif mlflow.is_tracking_uri_set():  # type: ignore[no-untyped-call]  # MLflow's
+        elif mlflow.is_tracking_uri_set():
             self._uri = mlflow.get_tracking_uri()
         else:
             base.mkdir(parents=True, exist_ok=True)
@@ -467,7 +467,7 @@ def _create_database(path: pathlib.Path, artifacts: str) -> str:
         with tempfile.TemporaryDirectory() as folder:
             draft = pathlib.Path(folder) / path.name
             address = f"sqlite:///{draft.as_posix()}"
-            store = SqlAlchemyStore(address, artifacts)  # type: ignore[no-untyped-call]  # MLflow's
+            store = SqlAlchemyStore(address, artifacts)
             store.engine.dispose()
             with contextlib.suppress(FileExistsError):
                 create_exclusively(path, draft.read_bytes())
