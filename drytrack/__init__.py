@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from drytrack.backends import register_backend as register_backend
+    from drytrack.config import experiment_from_config as experiment_from_config
+    from drytrack.config import tracker_from_config as tracker_from_config
     from drytrack.core.experiment import Experiment as Experiment
     from drytrack.core.run import Run as Run
     from drytrack.core.track import Tracker as Tracker
+    from drytrack.experiment_logger import ExperimentLogger as ExperimentLogger
     from drytrack.loops import TestLoop as TestLoop
     from drytrack.loops import TrainingLoop as TrainingLoop
     from drytrack.modes import extend_default_trackers as extend_default_trackers
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Experiment": "drytrack.core.experiment",
+    "ExperimentLogger": "drytrack.experiment_logger",
     "Run": "drytrack.core.run",
     "TestLoop": "drytrack.loops",
     "Tracker": "drytrack.core.track",
     "TrainingLoop": "drytrack.loops",
     "create_multi_tracker": "drytrack.quick",
     "create_tracker": "drytrack.quick",
+    "experiment_from_config": "drytrack.config",
     "extend_default_trackers": "drytrack.modes",
     "init_trackers": "drytrack.modes",
     "open_store": "drytrack.store",
@@ -42,16 +47,19 @@ _HOMES = {
     "replay": "drytrack.replay",
     "runs": "drytrack.store",
     "setup_tracker": "drytrack.quick",
+    "tracker_from_config": "drytrack.config",
 }
 
 __all__ = [
     "Experiment",
+    "ExperimentLogger",
     "Run",
     "TestLoop",
     "Tracker",
     "TrainingLoop",
     "create_multi_tracker",
     "create_tracker",
+    "experiment_from_config",
     "extend_default_trackers",
     "init_trackers",
     "open_store",
@@ -61,6 +69,7 @@ __all__ = [
     "replay",
     "runs",
     "setup_tracker",
+    "tracker_from_config",
 ]
 
 

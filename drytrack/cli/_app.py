@@ -10,6 +10,7 @@ VERBS = {
     "compact": "_journals",
     "compare": "_comparing",
     "completion": "_completing",
+    "config": "_configuring",
     "delete": "_editing",
     "doctor": "_repairing",
     "export": "_exporting",
