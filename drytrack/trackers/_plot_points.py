@@ -93,9 +93,7 @@ def reduce(steps: Floats, *series: Floats, limit: int = MAX_POINTS) -> Indices:
 
         share = (room - 2) // len(series) // 2 * 2  # it takes even numbers alone
         found = [
-            MinMaxDownsampler().downsample(  # type: ignore[no-untyped-call]
-                steps[places], values[places], n_out=share
-            )
+            MinMaxDownsampler().downsample(steps[places], values[places], n_out=share)
             for values in series
         ]
         picked = places[np.concatenate(found).astype(np.intp)]

@@ -37,7 +37,7 @@ class Dialect:
     extra = "wandb"
 
     def __init__(self, module: ModuleType) -> None:
-        self.module = module
+        self.module: Any = module
 
     def init(
         self,
