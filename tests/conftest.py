@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # How long an example takes says how busy the machine is, and nothing about the code.
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
+# The same examples every time, so that a failure belongs to the change that it meets;
+# `pytest --hypothesis-profile=explore` looks for new ones.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
+hypothesis.settings.load_profile("same")
 
 # Launchers of distributed jobs set these, and a rank above 0 does not track.
 RANK_VARIABLES = (

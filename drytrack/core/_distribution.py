@@ -140,9 +140,12 @@ def _edges(low: float, high: float, n_bins: int) -> list[float]:
     if high - low < least:
         half = max(0.5, least)
         low, high = max(low - half, -LARGEST), min(high + half, LARGEST)
-    # Halves, since a range may be wider than the largest float.
-    edges = [2 * (low / 2 + (high / 2 - low / 2) * (i / n_bins)) for i in range(n_bins)]
-    return [*edges, high]
+    # Halves, since a range may be wider than the largest float; the ends as they are,
+    # since half of the smallest float is 0.
+    inner = [
+        2 * (low / 2 + (high / 2 - low / 2) * (i / n_bins)) for i in range(1, n_bins)
+    ]
+    return [low, *inner, high]
 
 
 def _type_error(what: str, found: str) -> EventValueError:

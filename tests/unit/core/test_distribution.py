@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drytrack.core._distribution import count
@@ -16,6 +16,7 @@ from drytrack.core.exceptions import EventValueError
 floats = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@example([1.0, -5e-324], 1)
 @given(st.lists(floats, min_size=1), st.integers(1, 20))
 def test_every_finite_value_is_in_one_bin_between_ascending_edges(values, n_bins):
     for found in (
