@@ -4,92 +4,27 @@ from __future__ import annotations
 
 import abc
 import collections
-import dataclasses
 import importlib
 import logging
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from drytrack.core import _record, log_events
-from drytrack.core._history import series_name
+from drytrack.core import log_events
 from drytrack.core._media import MediaFile, png
-from drytrack.core.exceptions import (
-    BackendError,
-    MissingDependencyError,
-    RecordError,
-)
+from drytrack.core.exceptions import BackendError, MissingDependencyError
 from drytrack.trackers._name_rule import NameRule
+from drytrack.trackers._run_info import At, RunInfo, describe_run, flatten
+from drytrack.trackers._series_names import Series, SeriesNames
 from drytrack.trackers.base import Dumper
 
 if TYPE_CHECKING:
-    import datetime
     from types import ModuleType
 
 __all__ = ["At", "Backend", "MediaFile", "RunInfo", "flatten", "import_backend"]
 
-PLAIN_SOURCE = "run"
-"""The source whose metrics carry no prefix: `Run.log`."""
-
-_HOME_AXIS = {PLAIN_SOURCE: "step"}
-
 _logger = logging.getLogger("drytrack")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RunInfo:
-    """What a backend is told of a run when it opens it.
-
-    Attributes:
-        experiment: Name of the experiment; other tools say project.
-        run_id: Id of the run, unique in its experiment.
-        uuid: Id of the run, unique in the world; None where it is not recorded.
-        parent_uuid: The same of the run that it is a part of, or None.
-        attempt: Number of the attempt, from 1.
-        resumed: Whether the run goes on from an earlier attempt.
-        created: When the run was first created, local time.
-        config: The configuration as plain data, secrets masked.
-        tags: Labels.
-        description: What the experiment is about.
-        environment: Host, rank, packages and the like, as recorded.
-        par_dir: The folder that the experiment writes to.
-        run_dir: The folder for the backend's own files of this run. It may not
-            exist; `Dumper.run_dir` creates it.
-    """
-
-    experiment: str
-    run_id: str
-    uuid: str | None
-    parent_uuid: str | None
-    attempt: int
-    resumed: bool
-    created: datetime.datetime
-    config: Mapping[str, Any]
-    tags: Sequence[str]
-    description: str | None
-    environment: Mapping[str, Any]
-    par_dir: pathlib.Path
-    run_dir: pathlib.Path
-
-
-class At(NamedTuple):
-    """Where in the run something was logged.
-
-    Attributes:
-        step: The step, or the epoch where the axis is ``epoch``.
-        axis: What the step counts: ``step``, ``epoch``, or a user's own.
-        time_s: When it was published, in seconds since the epoch.
-        attempt: The attempt that published it, from 1.
-        context: Labels such as ``{"split": "val"}``; empty unless the backend
-            ``keeps_context``: otherwise they are a part of the name.
-    """
-
-    step: int
-    axis: str
-    time_s: float
-    attempt: int
-    context: Mapping[str, Any]
 
 
 class Backend(Dumper, abc.ABC):
@@ -361,10 +296,9 @@ class Backend(Dumper, abc.ABC):
         self._taken = -(2.0**63)
         self._failed: set[int] = set()
         self._passed_over: collections.Counter[str] = collections.Counter()
-        self._series: dict[str, tuple[object, ...]] = {}
-        self._named: dict[tuple[object, ...], str] = {}
+        self._names = SeriesNames(self.state)
         self.seq = None  # older than what a resumed run has yet to catch up with
-        info = self._describe(event)
+        info = describe_run(event, self.find_run_dir(event))
         self.open(info)
         self._is_open = True
         known = self.last_seq()
@@ -377,7 +311,7 @@ class Backend(Dumper, abc.ABC):
 
     @notify.register
     def _note_model(self, event: log_events.ModelRegistrationEvent) -> None:
-        self._prefix(event.model_name)
+        self._names.note_model(event.model_name)
 
     @notify.register
     def _take_epoch(self, event: log_events.MetricEvent) -> None:
@@ -403,30 +337,30 @@ class Backend(Dumper, abc.ABC):
 
     @notify.register
     def _take_histogram(self, event: log_events.HistogramEvent) -> None:
-        name = self._name_one(event, event.context)
+        name = self._name(event, event.context)
         at = self._at(event, event.step, "step", event.context)
         self.log_histogram(name, event.counts, event.bin_edges, at)
 
     @notify.register
     def _take_image(self, event: log_events.ImageEvent) -> None:
         at = self._at(event, event.step, "step")
-        self.log_image(self._name_one(event), _as_file(event.image), at, event.caption)
+        self.log_image(self._name(event), _as_file(event.image), at, event.caption)
 
     @notify.register
     def _take_figure(self, event: log_events.FigureEvent) -> None:
         at = self._at(event, event.step, "step")
         figure = _as_file(event.figure)
-        self.log_figure(self._name_one(event), figure, at, event.caption)
+        self.log_figure(self._name(event), figure, at, event.caption)
 
     @notify.register
     def _take_table(self, event: log_events.TableEvent) -> None:
         at = self._at(event, event.step, "step")
-        self.log_table(self._name_one(event), event.columns, event.rows, at)
+        self.log_table(self._name(event), event.columns, event.rows, at)
 
     @notify.register
     def _take_text(self, event: log_events.TextEvent) -> None:
         at = self._at(event, event.step, "step")
-        self.log_text(self._name_one(event), event.text, at)
+        self.log_text(self._name(event), event.text, at)
 
     @notify.register
     def _take_artifact(self, event: log_events.ArtifactEvent) -> None:
@@ -486,34 +420,6 @@ class Backend(Dumper, abc.ABC):
 
         return take_once
 
-    def _describe(self, start: log_events.StartExperimentEvent) -> RunInfo:
-        folder = _record.run_folder(start.par_dir, start.exp_name, start.run_id)
-        record: dict[str, Any] = {}
-        try:
-            if folder.exists():
-                record = dict(_record.read_record(folder).data)
-        except (RecordError, OSError) as err:
-            _logger.debug("the record in %s cannot be read: %s", folder, err)
-        attempts = record.get("attempts") or [{}]
-        config = start.config
-        if not isinstance(config, Mapping):
-            config = {} if config is None else {"config": config}
-        return RunInfo(
-            experiment=start.exp_name,
-            run_id=start.run_id,
-            uuid=record.get("uuid"),
-            parent_uuid=(record.get("parent") or {}).get("uuid"),
-            attempt=start.attempt,
-            resumed=start.resumed,
-            created=start.run_ts,
-            config=config,
-            tags=start.tags,
-            description=start.description,
-            environment=attempts[-1].get("environment", {}),
-            par_dir=start.par_dir,
-            run_dir=self.find_run_dir(start),
-        )
-
     def _at(
         self,
         event: log_events.Event,
@@ -530,65 +436,28 @@ class Backend(Dumper, abc.ABC):
             (context or {}) if self.keeps_context else {},
         )
 
-    def _name_one(self, event: Any, context: Mapping[str, Any] | None = None) -> str:
-        return self._name("", event.source_name, event.name, "", context or {})
+    def _name(self, event: Any, context: Mapping[str, Any] | None = None) -> str:
+        """Return the adapted name of what is no metric."""
+        series = Series("", event.source_name, event.name, "")
+        return self.rule.adapt(self._names.name(series, context or {}))
 
     def _name_all(
-        self, event: Any, metrics: Mapping[str, float], axis: str, context: Any
-    ) -> dict[str, float]:
-        model, source = event.model_name, event.source_name
-        return {
-            self._name(model, source, metric, axis, context): value
-            for metric, value in metrics.items()
-        }
-
-    def _name(
         self,
-        model: str,
-        source: str,
-        metric: str,
+        event: Any,
+        metrics: Mapping[str, float],
         axis: str,
         context: Mapping[str, Any],
-    ) -> str:
-        """Return the adapted name of a series; see the class for the rule."""
+    ) -> dict[str, float]:
+        """Return metrics by their adapted names."""
         if self.keeps_context:
             context = {}
-        labels = tuple(sorted((key, str(value)) for key, value in context.items()))
-        # Of media there is one kind of series, whatever the axis.
-        series = (model, source, metric, axis, labels)
-        name = self._named.get(series)
-        if name is None:
-            name = self._make_name(model, source, metric, axis, context)
-            if self._series.setdefault(name, series) != series:
-                parts = {"axis": axis, "model": model, "source": source, **context}
-                name = series_name(name, {key: v for key, v in parts.items() if v})
-            self._series[name] = series
-            self._named[series] = name
-        return self.rule.adapt(name)
-
-    def _make_name(
-        self,
-        model: str,
-        source: str,
-        metric: str,
-        axis: str,
-        context: Mapping[str, Any],
-    ) -> str:
-        if list(context) == ["split"]:
-            metric = f"{context['split']}/{metric}"
-        elif context:
-            metric = series_name(metric, context)
-        if axis in ("step", "epoch") and axis != _HOME_AXIS.get(source, "epoch"):
-            metric = f"{metric}_{axis}"
-        if source != PLAIN_SOURCE:
-            metric = f"{source}/{metric}"
-        return self._prefix(model) + metric
-
-    def _prefix(self, model: str) -> str:
-        """Return what a model adds to its metrics: nothing, for the first one."""
-        if not model or self.state.setdefault("first_model", model) == model:
-            return ""
-        return f"{model}/"
+        model, source = event.model_name, event.source_name
+        return {
+            self.rule.adapt(
+                self._names.name(Series(model, source, metric, axis), context)
+            ): value
+            for metric, value in metrics.items()
+        }
 
     def _pass_over(self, what: str, count: int = 1) -> None:
         self._passed_over[what] += count
@@ -602,34 +471,6 @@ class Backend(Dumper, abc.ABC):
                 self.name,
                 listed,
             )
-
-
-def flatten(params: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
-    """Return nested parameters as one level.
-
-    Args:
-        params: Plain data; mappings and the lists that hold mappings are opened.
-        separator: Between the names of the levels.
-
-    Returns:
-        Path → value, in order; an empty mapping or list is a value.
-    """
-    flat: dict[str, Any] = {}
-
-    def walk(path: str, value: Any) -> None:
-        if isinstance(value, Mapping) and value:
-            for key, item in value.items():
-                walk(f"{path}{separator}{key}" if path else str(key), item)
-        elif isinstance(value, (list, tuple)) and any(
-            isinstance(item, (Mapping, list, tuple)) for item in value
-        ):
-            for number, item in enumerate(value):
-                walk(f"{path}{separator}{number}", item)
-        elif path:
-            flat[path] = value
-
-    walk("", params)
-    return flat
 
 
 def import_backend(module: str, *, extra: str, tracker: str) -> ModuleType:

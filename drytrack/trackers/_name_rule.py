@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 
 __all__ = ["NameRule"]
 
@@ -16,8 +17,8 @@ class NameRule:
 
     A character that is refused is written as its code point in hexadecimal
     between two marks: with the default marks ``loss%`` becomes ``loss_x25_``.
-    A name that holds such an escape by chance has its mark escaped, so that no
-    two names are ever written alike.
+    A name that holds the beginning of such an escape by chance has its mark
+    escaped, so that no two names are ever written alike.
 
     Args:
         allowed: A regular expression for one character that is accepted. It
@@ -46,6 +47,8 @@ class NameRule:
         self._escape = re.compile(
             f"{re.escape(start)}([0-9a-f]{{1,6}}){re.escape(end)}"
         )
+        # Also where no end follows: that of the next escape could be taken for it.
+        self._hazard = re.compile(f"{re.escape(start)}(?=[0-9a-f])")
         self._adapted: dict[str, str] = {}
         self._names: dict[str, str] = {}
 
@@ -76,11 +79,11 @@ class NameRule:
         """
         if adapted in self._names:
             return self._names[adapted]
-        return self._escape.sub(lambda found: chr(int(found[1], 16)), adapted)
+        return self._escape.sub(_read_escape, adapted)
 
     def _adapt(self, name: str) -> str:
         bad = {i for i, char in enumerate(name) if not self._allowed.fullmatch(char)}
-        bad.update(found.start() for found in self._escape.finditer(name))
+        bad.update(found.start() for found in self._hazard.finditer(name))
         if self._refused is not None:
             for found in self._refused.finditer(name):
                 bad.update(range(*found.span()))
@@ -95,3 +98,9 @@ class NameRule:
 
     def _write(self, char: str) -> str:
         return f"{self._start}{ord(char):x}{self._end}"
+
+
+def _read_escape(found: re.Match[str]) -> str:
+    code = int(found[1], 16)
+    # What is beyond was never a character, nor written by a rule.
+    return chr(code) if code <= sys.maxunicode else found[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from drytrack.trackers.base import NameRule
@@ -14,6 +14,7 @@ names = st.text(min_size=1) | st.text("_x2f%/a", min_size=1)
 
 
 @given(names)
+@example("_x0:")
 def test_a_name_comes_back_in_another_process(name):
     adapted = NameRule(NARROW, refused=r"^/|//|\.\.").adapt(name)
 
@@ -54,3 +55,8 @@ def test_a_rule_has_marks_of_its_own():
 
 def test_most_names_stay_as_they_are():
     assert NameRule(NARROW).adapt("train/loss_1") == "train/loss_1"
+
+
+@given(st.text("_xf0/", min_size=1))
+def test_names_that_no_rule_has_written_can_be_restored_too(name):
+    assert isinstance(NameRule(NARROW).restore(name), str)

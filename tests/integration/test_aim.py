@@ -1,0 +1,271 @@
+"""Aim's own reader on what the tracker writes to a repository."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from drytrack import Experiment
+from drytrack.core import log_events
+from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
+from drytrack.core.journal import JournalReader
+from drytrack.replay import replay
+from drytrack.testing import TrackerContract
+from drytrack.trackers.aim import Aim
+from drytrack.trackers.base import Series
+
+pytestmark = [
+    pytest.mark.backend,
+    pytest.mark.skipif(importlib.util.find_spec("aim") is None, reason="needs aim"),
+    # Of Aim's own dependencies.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@contextlib.contextmanager
+def opened(tmp_path, run_id="run"):
+    """Give the run as Aim reads it, from an index that is up to date."""
+    import aim
+    from aim.sdk.index_manager import RepoIndexManager
+
+    path = str(tmp_path / "aim")
+    writing = aim.Repo(path)
+    for run_hash in writing.list_all_runs():
+        RepoIndexManager(writing).index(run_hash)
+    del writing
+    gc.collect()
+    repo = aim.Repo(path)
+    found = [run for run in repo.iter_runs() if run.name == run_id]
+    assert len(found) == 1, f"{len(found)} runs are called {run_id!r}"
+    yield found[0]
+
+
+def points_in(run, name, context=None):
+    """Return step → value of a metric."""
+    for metric in run.metrics():
+        if metric.name == name and metric.context.to_dict() == (context or {}):
+            rows = metric.dataframe()
+            return dict(sorted(zip(rows["step"], rows["value"], strict=True)))
+    return {}
+
+
+def first_of(get_sequence, name):
+    from aim.storage.context import Context
+
+    return get_sequence(name, Context({})).data.values_list()[0][0]
+
+
+def experiment_with(tracker, tmp_path, config=None, **options):
+    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
+    experiment.trackers.remove_all()
+    experiment.trackers.subscribe(tracker)
+    return experiment
+
+
+def train(experiment, epochs, run_id="run", **options):
+    with experiment.create_run(run_id, **options) as run:
+        for epoch in epochs:
+            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
+    return run
+
+
+class TestAim(TrackerContract):
+    def make_tracker(self, tmp_path):
+        return Aim(par_dir=tmp_path)
+
+    def read_back(self, tracker, start, model_name):
+        # The first model that is registered adds nothing to its names.
+        prefix = "" if model_name == "model" else f"{model_name}/"
+        found = {}
+        with opened(tracker.par_dir, start.run_id) as run:
+            for metric in ("loss", "accuracy"):
+                points = points_in(run, f"{prefix}trainer/{metric}")
+                if points:
+                    found[metric] = Series(list(points), list(points.values()))
+        return {"trainer": found} if found else {}
+
+
+def test_metrics_contexts_params_and_tags_are_read_back(tmp_path):
+    config = {"lr": 0.1, "net": {"width": 8}, "api_key": "s3cret-value"}
+    experiment = experiment_with(
+        Aim(par_dir=tmp_path), tmp_path, config, tags=["mlp"], description="A note."
+    )
+
+    with experiment.create_run("run"):
+        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5, "__odd": 2.0})
+        for split, loss in (("val", 0.7), ("test", 0.8)):
+            log_events.StepMetricEvent("train", 10, {"loss": loss}, {"split": split})
+        log_events.ParamsEvent({"lr": 0.2})
+        log_events.SummaryEvent({"best": 0.9})
+
+    with opened(tmp_path) as run:
+        assert points_in(run, "train/loss") == {1: 0.5}
+        assert points_in(run, "train/loss_step", {"split": "val"}) == {10: 0.7}
+        assert points_in(run, "train/loss_step", {"split": "test"}) == {10: 0.8}
+        assert run["hparams", "lr"] == 0.2
+        assert run["hparams", "net"] == {"width": 8}
+        assert run["hparams", "api_key"] == "***"
+        assert run["summary", "best"] == 0.9
+        assert run["status"] == "completed"
+        assert run.tags == ["mlp"]
+        assert run.description == "A note."
+        assert run.experiment == "Vision"
+        assert run.end_time is not None
+    stored = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    assert b"s3cret-value" not in stored
+
+
+def test_images_distributions_and_texts_are_read_back(tmp_path):
+    pixels = np.full((4, 4, 3), 7, dtype=np.uint8)
+    experiment = experiment_with(Aim(par_dir=tmp_path), tmp_path)
+
+    with experiment.create_run("run"):
+        log_events.ImageEvent("train", "sample", 1, pixels, caption="grey")
+        log_events.HistogramEvent("train", "even", 2, [1, 2], [0.0, 0.5, 1.0])
+        log_events.HistogramEvent("train", "uneven", 2, [4, 4], [0.0, 1.0, 4.0])
+        log_events.TextEvent("train", "note", 3, "done")
+        log_events.TableEvent("train", "errors", 4, ["x"], [[1], [None]])
+
+    with opened(tmp_path) as run:
+        image = first_of(run.get_image_sequence, "train/sample")
+        assert image.caption == "grey"
+        assert np.asarray(image.to_pil_image())[0, 0].tolist() == [7, 7, 7]
+        even = first_of(run.get_distribution_sequence, "train/even")
+        assert even.weights.tolist() == [1, 2]
+        uneven = first_of(run.get_distribution_sequence, "train/uneven")
+        # Two bins of width 2: the first holds 4 and a third of 4.
+        assert uneven.weights == pytest.approx([4 + 4 / 3, 8 / 3])
+        assert list(uneven.range) == [0.0, 4.0]
+        text = first_of(run.get_text_sequence, "train/note")
+        assert text.data == "done"
+        table = first_of(run.get_text_sequence, "train/errors")
+        assert table.data == '{"x": 1}\n{"x": null}'
+
+
+def test_artifacts_are_copied(tmp_path):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"123")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text("a")
+    experiment = experiment_with(Aim(par_dir=tmp_path), tmp_path)
+
+    with experiment.create_run("run"):
+        log_events.ArtifactEvent("net", weights, "model", {"version": "2"})
+        log_events.ArtifactEvent("digits", data, "dataset")
+
+    copies = {p.name: p.read_bytes() for p in (tmp_path / "aim/artifacts").rglob("*.*")}
+    assert copies == {"weights.bin": b"123", "a.txt": b"a"}
+    with opened(tmp_path) as run:
+        assert run["artifacts", "net"] == {"kind": "model", "version": "2"}
+
+
+def test_a_resumed_run_keeps_its_hash(tmp_path):
+    train(experiment_with(Aim(par_dir=tmp_path), tmp_path), [1, 2])
+    train(experiment_with(Aim(par_dir=tmp_path), tmp_path), [2, 3], resume=True)
+
+    with opened(tmp_path) as run:
+        assert points_in(run, "train/loss") == {1: 0.1, 2: 0.2, 3: 0.3}
+        assert run["drytrack", "attempt"] == 2
+
+
+def test_a_replay_into_the_same_run_changes_nothing(tmp_path):
+    run = train(experiment_with(Aim(par_dir=tmp_path), tmp_path), [1, 2])
+
+    replay(run.path, Aim(par_dir=tmp_path))
+
+    with opened(tmp_path) as found:
+        assert points_in(found, "train/loss") == {1: 0.1, 2: 0.2}
+
+
+def test_nan_and_infinity_are_kept(tmp_path):
+    with experiment_with(Aim(par_dir=tmp_path), tmp_path).create_run("run"):
+        for epoch, value in enumerate((math.nan, math.inf, -math.inf)):
+            log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
+
+    with opened(tmp_path) as run:
+        points = points_in(run, "train/loss")
+    assert math.isnan(points[0])
+    assert (points[1], points[2]) == (math.inf, -math.inf)
+
+
+def test_the_error_of_a_failed_run_is_kept(tmp_path):
+    experiment = experiment_with(Aim(par_dir=tmp_path), tmp_path)
+
+    def fail():
+        with experiment.create_run("run"):
+            raise ValueError("no data")
+
+    with pytest.raises(ValueError, match="no data"):
+        fail()
+
+    with opened(tmp_path) as run:
+        assert run["status"] == "failed"
+        assert run["error", "message"] == "no data"
+
+
+@pytest.mark.parametrize("repo", ["aim://127.0.0.1:9", None], ids=["server", "folder"])
+def test_a_failure_to_start_leaves_the_training_alone(repo, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    tracker = Aim(repo or tmp_path / "file" / "below")
+
+    with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
+        run = train(experiment_with(tracker, tmp_path), [1, 2])
+
+    events = list(JournalReader(run.path).read())
+    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 2
+    replay(run.path, Aim(par_dir=tmp_path))
+    with opened(tmp_path) as found:
+        assert points_in(found, "train/loss") == {1: 0.1, 2: 0.2}
+
+
+CHILD = """
+import os, sys
+from drytrack import Experiment, init_trackers
+from drytrack.core import log_events
+from drytrack.trackers.aim import Aim
+init_trackers("none")
+e = Experiment(name="Vision", par_dir=sys.argv[1])
+e.trackers.subscribe(Aim())
+with e.create_run(sys.argv[2]) as run:
+    log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
+    run.flush()
+    if "fork" in sys.argv:
+        child = os.fork()
+        if child == 0:
+            sys.exit(0)
+        os.waitpid(child, 0)
+    log_events.MetricEvent("mlp", "train", 2, {"loss": 0.2})
+"""
+
+
+def test_two_processes_write_to_one_repository(tmp_path):
+    children = [
+        subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), name])
+        for name in ("a", "b")
+    ]
+    assert [child.wait(90) for child in children] == [0, 0]
+
+    for name in ("a", "b"):
+        with opened(tmp_path, name) as run:
+            assert points_in(run, "train/loss") == {1: 0.1, 2: 0.2}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_end_the_run(tmp_path):
+    command = [sys.executable, "-c", CHILD, str(tmp_path), "run", "fork"]
+
+    assert subprocess.run(command, timeout=90).returncode == 0
+
+    with opened(tmp_path) as run:
+        assert points_in(run, "train/loss") == {1: 0.1, 2: 0.2}
