@@ -72,24 +72,24 @@ class _Wrapper(Tracker):
         """Clean the wrapped tracker up."""
         self.tracker.clean_up()
 
-    def _handler(self, event_type: type[Event]) -> Callable[[Any], None] | None:
-        return self.tracker._handler(event_type)
+    def _find_handler(self, event_type: type[Event]) -> Callable[[Any], None] | None:
+        return self.tracker._find_handler(event_type)
 
-    def _for_run(self) -> Self:
-        inner = self.tracker._for_run()
+    def _copy_for_run(self) -> Self:
+        inner = self.tracker._copy_for_run()
         if inner is self.tracker:
             return self
         own = copy.copy(self)
         own.tracker = inner
         return own
 
-    def _open(
+    def _enter_run(
         self, start: StartExperimentEvent, state: dict[str, Any], driver: object
     ) -> None:
-        self.tracker._open(start, state, driver)
+        self.tracker._enter_run(start, state, driver)
 
-    def _close(self) -> None:
-        self.tracker._close()
+    def _leave_run(self) -> None:
+        self.tracker._leave_run()
 
 
 class Background(_Wrapper):
@@ -170,14 +170,14 @@ class Sampled(_Wrapper):
         if not isinstance(event, _SAMPLED) or self._is_due(event):
             self.tracker.notify(event)
 
-    def _open(
+    def _enter_run(
         self, start: StartExperimentEvent, state: dict[str, Any], driver: object
     ) -> None:
         self._counts = {}
-        super()._open(start, state, driver)
+        super()._enter_run(start, state, driver)
 
-    def _handler(self, event_type: type[Event]) -> Callable[[Any], None] | None:
-        handler = super()._handler(event_type)
+    def _find_handler(self, event_type: type[Event]) -> Callable[[Any], None] | None:
+        handler = super()._find_handler(event_type)
         if handler is None or not issubclass(event_type, _SAMPLED):
             return handler
 

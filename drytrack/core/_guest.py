@@ -43,7 +43,7 @@ class Guest:
         """Take part from now on."""
         self._real = issubclass(type(tracker), Tracker)
         self.name = name
-        self.tracker = tracker._for_run() if self._real else tracker
+        self.tracker = tracker._copy_for_run() if self._real else tracker
         self.background = self._real and tracker.background
         self.required = self._real and getattr(tracker, "required", False)
         self.worker: Worker | None = None
@@ -59,7 +59,7 @@ class Guest:
     def handler(self, event_type: type[Event]) -> Handle | None:
         """Return what to call for events of a type; None for nothing."""
         if self._real:
-            return self.tracker._handler(event_type)
+            return self.tracker._find_handler(event_type)
         return lambda event: self.tracker.notify(event)
 
     def open(
@@ -67,7 +67,7 @@ class Guest:
     ) -> None:
         """Give the tracker what it needs of the run."""
         if self._real:
-            self.tracker._open(start, state, driver)
+            self.tracker._enter_run(start, state, driver)
 
     def last_seq(self) -> int | None:
         """Return the newest sequence number that the tracker has kept."""
@@ -85,4 +85,4 @@ class Guest:
         yield self.tracker.flush
         yield self.tracker.clean_up
         if self._real:
-            yield self.tracker._close
+            yield self.tracker._leave_run

@@ -14,6 +14,7 @@ from drytrack.core import _current
 from drytrack.core._notify import Notify, ignore
 from drytrack.core.exceptions import (
     AccessOutsideScopeError,
+    HandlerError,
     TrackerNameError,
     TrackerNotFoundError,
 )
@@ -72,7 +73,11 @@ class Tracker:
     _scope: _Scope | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Name the class, and take over a ``notify`` in the classic form."""
+        """Name the class, and take over a ``notify`` in the classic form.
+
+        Raises:
+            HandlerError: If a handler has the name of a method of `Tracker`.
+        """
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = cls.__name__
@@ -81,6 +86,7 @@ class Tracker:
             own, Notify
         ):
             cls.notify = Notify.from_classic(own)
+        _check_handler_names(cls)
 
     @classmethod
     def get_current(cls, name: str | None = None) -> Self:
@@ -146,9 +152,10 @@ class Tracker:
     def last_seq(self) -> int | None:
         """Return the newest `Stamp.seq` that the tracker has kept of this run.
 
-        Asked when a run is resumed, after its start event: the tracker then gets
-        what follows. None where it does not know: one in the background then
-        gets what follows the cursor in the run's record, another one nothing.
+        Asked when a run is resumed, when the handler of its start event has
+        returned: the tracker then gets what follows. None where it does not know:
+        one in the background then gets what follows the cursor in the run's
+        record, another one nothing.
         """
         return None
 
@@ -167,7 +174,7 @@ class Tracker:
             raise AccessOutsideScopeError(msg)
         return self._scope
 
-    def _handler(self, event_type: type[Event]) -> Callable[[Any], None] | None:
+    def _find_handler(self, event_type: type[Event]) -> Callable[[Any], None] | None:
         """Return what to call for events of a type; None for nothing."""
         notify = vars(type(self)).get("notify", type(self).notify)
         if "notify" in vars(self) or not isinstance(notify, Notify):
@@ -178,7 +185,7 @@ class Tracker:
             return lambda event: self.notify(event)
         return notify.bind(self, event_type)
 
-    def _for_run(self) -> Self:
+    def _copy_for_run(self) -> Self:
         """Take this tracker for a run; return a copy where another run has it."""
         # setdefault is one step: of two runs that start at once, one comes first.
         claim = object()
@@ -188,15 +195,15 @@ class Tracker:
         own._scope = None
         return own
 
-    def _open(
+    def _enter_run(
         self, start: StartExperimentEvent, state: dict[str, Any], driver: object
     ) -> None:
         """Enter a run."""
-        self._close()
+        self._leave_run()
         vars(self)["_claim"] = start
         self._scope = _Scope(start, state, driver)
 
-    def _close(self) -> None:
+    def _leave_run(self) -> None:
         """Leave a run and whatever contexts were entered for it."""
         scope, self._scope = self._scope, None
         vars(self).pop("_claim", None)
@@ -207,7 +214,7 @@ class Tracker:
         """Do what the bus does at start and stop, where nobody else does."""
         if isinstance(event, StartExperimentEvent):
             if self._scope is None or self._scope.start is not event:
-                self._open(event, {}, driver=None)
+                self._enter_run(event, {}, driver=None)
         elif isinstance(event, StopExperimentEvent):
             scope = self._scope
             if scope is not None and scope.driver is None:
@@ -218,7 +225,7 @@ class Tracker:
     @contextlib.contextmanager
     def _by_hand(self) -> Any:
         with contextlib.ExitStack() as stack:  # each, whatever the others raise
-            stack.callback(self._close)
+            stack.callback(self._leave_run)
             stack.callback(self.clean_up)
             stack.callback(self.flush)
             yield
@@ -340,6 +347,20 @@ def _unwrapped(trackers: Mapping[str, Tracker]) -> dict[str, Tracker]:
         name: tracker.innermost if issubclass(type(tracker), Tracker) else tracker
         for name, tracker in trackers.items()
     }
+
+
+def _check_handler_names(cls: type[Tracker]) -> None:
+    """Refuse a handler in the place of what the bus calls for other ends."""
+    notify = vars(cls).get("notify")
+    handlers = notify.handlers.values() if isinstance(notify, Notify) else ()
+    hidden = vars(cls).keys() & vars(Tracker).keys()
+    for name in sorted(hidden):
+        if any(vars(cls)[name] is handler for handler in handlers):
+            msg = (
+                f"{cls.__name__}.{name} handles an event and hides Tracker.{name}, "
+                f"which the bus calls for another end. Give the handler another name."
+            )
+            raise HandlerError(msg)
 
 
 def _check_tracker(tracker: object) -> None:

@@ -393,10 +393,10 @@ class Backend(Dumper, abc.ABC):
 
     # -- inside ------------------------------------------------------------------
 
-    def _handler(
+    def _find_handler(
         self, event_type: type[log_events.Event]
     ) -> Callable[[Any], None] | None:
-        handler = super()._handler(event_type)
+        handler = super()._find_handler(event_type)
         if handler is None or event_type is log_events.StartExperimentEvent:
             return handler
         take = handler

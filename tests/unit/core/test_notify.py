@@ -62,7 +62,7 @@ def calls_for(tracker: Base, *events: Event) -> list[str]:
         called = tracker.calls.copy()
         # What the bus calls without going through notify does the same.
         tracker.calls.clear()
-        handler = tracker._handler(type(event))
+        handler = tracker._find_handler(type(event))
         if handler is not None:
             handler(event)
         assert tracker.calls == called
@@ -75,7 +75,7 @@ def calls_for(tracker: Base, *events: Event) -> list[str]:
 def test_a_handler_is_called_for_its_event_and_no_other():
     assert calls_for(Short(), METRIC) == ["short metric"]
     assert calls_for(Short(), STEP) == []
-    assert Short()._handler(StepMetricEvent) is None
+    assert Short()._find_handler(StepMetricEvent) is None
 
 
 def test_a_handler_serves_the_classes_derived_from_its_event():

@@ -10,6 +10,7 @@ import drytrack
 from drytrack.core import log_events
 from drytrack.core.exceptions import (
     AccessOutsideScopeError,
+    HandlerError,
     TrackerNameError,
     TrackerNotFoundError,
 )
@@ -376,6 +377,36 @@ def test_a_handler_that_is_patched_is_called(experiment):
 
 
 # -- publishing through the dispatcher -------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["clean_up", "flush", "last_seq", "_enter_run"])
+def test_a_handler_may_not_hide_what_the_bus_calls(name):
+    def handler(self: Tracker, event: MetricEvent) -> None:
+        raise AssertionError
+
+    notify = Tracker.notify.extend()
+    notify.register(MetricEvent, handler)
+    with pytest.raises(HandlerError, match=rf"Hiding\.{name} .* another name"):
+        type("Hiding", (Tracker,), {"notify": notify, name: handler})
+
+
+def test_a_handler_may_have_any_other_name(experiment):
+    class Opener(Tracker):
+        notify = Tracker.notify.extend()
+
+        @notify.register
+        def _open(self, event: log_events.StartExperimentEvent) -> None:
+            self.opened = True
+
+        @notify.register
+        def _close(self, event: log_events.StopExperimentEvent) -> None:
+            self.opened = False
+
+    tracker = Opener()
+    experiment.trackers.subscribe(tracker)
+    with experiment.create_run():
+        assert tracker.opened
+    assert not tracker.opened
 
 
 def test_an_event_that_was_built_silently_can_be_published(experiment):

@@ -16,7 +16,7 @@ def test_it_handles_no_event():
     tracker = NullTracker()
 
     handlers = [
-        tracker._handler(event_type)
+        tracker._find_handler(event_type)
         for event_type in vars(log_events).values()
         if isinstance(event_type, type) and issubclass(event_type, log_events.Event)
     ]
