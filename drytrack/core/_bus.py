@@ -212,6 +212,10 @@ class Bus:
         if self.journal is None and not seq & 63:
             self._wait_for_room(ring, seq)
         ring.put(seq, event, large=large)
+        if not seq & (ring.size // 4 - 1):
+            for guest in self.guests.values():
+                if guest.worker is not None:
+                    guest.worker.hurry()
 
     def _wait_for_room(self, ring: Ring, seq: int) -> None:
         """Give slow trackers a little time, where what they miss is lost."""

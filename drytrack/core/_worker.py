@@ -122,6 +122,11 @@ class Worker:
             self._pause_s = FIRST_PAUSE_S
         self._wake.set()
 
+    def hurry(self) -> None:
+        """Look for events at once, before the ring is full of them."""
+        if not self._pause_s:
+            self._wake.set()
+
     def finish(self) -> None:
         """Deliver what is left; a tracker that fails again is given up."""
         self._last_try = True

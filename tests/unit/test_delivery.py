@@ -188,6 +188,19 @@ def test_the_training_thread_waits_for_no_background_tracker(experiment):
     assert tracker.steps == list(range(1, 20_001))
 
 
+def test_a_burst_wakes_the_worker_before_the_ring_is_full(experiment, monkeypatch):
+    monkeypatch.setattr(_worker, "POLL_S", 3600.0)
+    tracker = Keeper()
+    experiment.trackers.subscribe(Background(tracker))
+    with experiment.create_run():
+        deadline = time.monotonic() + 60
+        step = 0
+        while not tracker.steps and time.monotonic() < deadline:
+            step += 1
+            log_events.StepMetricEvent("s", step, {"loss": 0.5})
+        assert tracker.steps
+
+
 def test_a_batch_is_flushed_after_it_and_everything_at_the_end(experiment):
     tracker = Keeper()
     experiment.trackers.subscribe(Background(tracker))
