@@ -267,17 +267,9 @@ class SQLRun(StoredRun):
                 f"Wait until it ends, or stop it."
             )
             raise RunHeldError(msg)
-        series, run_id = schema.series, self._row.id
-        own = sa.select(series.c.id).where(series.c.run_id == run_id)
+        run_id = self._row.id
         with self._store.database.write() as connection:
-            tables = list(reversed(schema.metadata.sorted_tables))
-            # Before the series, by which they are found: no foreign key sorts points.
-            for table in tables:
-                if "series_id" in table.c:
-                    connection.execute(table.delete().where(table.c.series_id.in_(own)))
-            for table in tables:
-                if "run_id" in table.c:
-                    connection.execute(table.delete().where(table.c.run_id == run_id))
+            schema.delete_content(connection, run_id)
             connection.execute(schema.runs.delete().where(schema.runs.c.id == run_id))
 
     def _rule(self, model: str, axis: str) -> _Rule:

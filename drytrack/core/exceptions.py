@@ -13,6 +13,7 @@
     ├── RecordError (ValueError)                  a record that cannot be read
     ├── StorageError (OSError)                    a folder that cannot be written
     ├── JournalError (ValueError)                 a journal that cannot be read
+    ├── SchemaError (ValueError)                  a database of another make or version
     ├── EventDefinitionError (TypeError)          an event class that cannot work
     ├── HandlerError (TypeError)                  a handler for something else
     ├── EventValueError (ValueError)              a field refused at the door
@@ -66,6 +67,7 @@ __all__ = [
     "RunNotFoundError",
     "RunStateError",
     "RunWarning",
+    "SchemaError",
     "StorageError",
     "TrackerExceptionWarning",
     "TrackerNameError",
@@ -117,6 +119,10 @@ class StorageError(DrytrackError, OSError):
 
 class JournalError(DrytrackError, ValueError):
     """A journal cannot be read as a whole."""
+
+
+class SchemaError(DrytrackError, ValueError):
+    """A database was made by something else, or by another version."""
 
 
 class EventDefinitionError(DrytrackError, TypeError):

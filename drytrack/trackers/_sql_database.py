@@ -26,6 +26,7 @@ from drytrack.core.exceptions import (
     ConfigurationError,
     MissingDependencyError,
     RunWarning,
+    SchemaError,
     StorageError,
 )
 from drytrack.trackers import _sql_schema
@@ -131,7 +132,7 @@ class Database:
             if not _sql_schema.check_version(connection):
                 where = _sql_schema.describe(self.engine)
                 msg = f"{where} holds no runs of drytrack. Pass another one."
-                raise _sql_schema.SchemaError(msg)
+                raise SchemaError(msg)
             yield connection
 
     def drop_connection(self) -> None:

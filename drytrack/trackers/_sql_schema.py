@@ -16,9 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from drytrack.core.exceptions import DrytrackError
-
-__all__ = ["SchemaError"]
+from drytrack.core.exceptions import SchemaError
 
 VERSION = "0002"
 """Version that this drytrack writes; see ``_sql_migrations/versions``."""
@@ -33,10 +31,6 @@ _Text = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
 _Bytes = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 _Key = sa.String(32)
 _Odd = sa.String(4)  # nan, inf, -inf or -0.0
-
-
-class SchemaError(DrytrackError, ValueError):
-    """A database was made by something else, or by another version."""
 
 
 def name_key(*parts: str) -> str:
@@ -428,6 +422,19 @@ def create(connection: sa.Connection) -> None:
     """Create the tables; called by one process at a time."""
     metadata.create_all(connection, checkfirst=False)
     connection.execute(version_table.insert().values(version_num=VERSION))
+
+
+def delete_content(connection: sa.Connection, run_id: int) -> None:
+    """Delete all that the tables have of a run, but its own row."""
+    own = sa.select(series.c.id).where(series.c.run_id == run_id)
+    tables = list(reversed(metadata.sorted_tables))
+    # Before the series, by which they are found: no foreign key sorts points.
+    for table in tables:
+        if "series_id" in table.c:
+            connection.execute(table.delete().where(table.c.series_id.in_(own)))
+    for table in tables:
+        if "run_id" in table.c:
+            connection.execute(table.delete().where(table.c.run_id == run_id))
 
 
 def describe(engine: sa.Engine) -> str:

@@ -20,7 +20,12 @@ import sqlalchemy as sa
 from drytrack.core._bus import UNRECORDED
 from drytrack.core._history import Attempt
 from drytrack.core._warn import warn
-from drytrack.core.exceptions import JournalError, RecordWarning, StorageError
+from drytrack.core.exceptions import (
+    JournalError,
+    RecordWarning,
+    SchemaError,
+    StorageError,
+)
 from drytrack.core.journal import JournalReader
 from drytrack.core.log_events import (
     EndEpochEvent,
@@ -210,7 +215,7 @@ class RunWriter:
         """Write before the worker asks for it; it will tell if that fails."""
         try:
             self.flush()
-        except (StorageError, schema.SchemaError):
+        except (StorageError, SchemaError):
             self._limit *= 2
         else:
             self._limit = MAX_BUFFERED
@@ -435,14 +440,7 @@ class RunWriter:
         A new attempt has been given numbers that the database has for others. It
         gets everything that the journal has, from the beginning.
         """
-        series = schema.series
-        own = sa.select(series.c.id).where(series.c.run_id == self._run_id)
-        for table in reversed(schema.metadata.sorted_tables):
-            if "series_id" in table.c:
-                connection.execute(table.delete().where(table.c.series_id.in_(own)))
-            elif "run_id" in table.c:
-                mine = table.c.run_id == self._run_id
-                connection.execute(table.delete().where(mine))
+        schema.delete_content(connection, self._run_id)
         table = schema.runs
         values = {"last_seq": 0, "progress": None}
         connection.execute(

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
 from drytrack.core import log_events
-from drytrack.core.exceptions import AccessOutsideScopeError, ConfigurationError
+from drytrack.core.exceptions import (
+    AccessOutsideScopeError,
+    ConfigurationError,
+    SchemaError,
+)
 from drytrack.core.track import Tracker
 from drytrack.trackers import _sql_read
 from drytrack.trackers._sql_database import open_database, read_place
 from drytrack.trackers._sql_identity import identify
 from drytrack.trackers._sql_rows import MediaStore
-from drytrack.trackers._sql_schema import SchemaError
 from drytrack.trackers._sql_upgrade import upgrade
 from drytrack.trackers._sql_writer import RunWriter
 from drytrack.trackers.base import MetricLoader, SourcedMetrics

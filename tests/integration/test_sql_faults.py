@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -148,8 +149,9 @@ def test_a_database_put_back_from_a_copy_is_caught_up_with(make, database, tmp_p
     check_summary(database, 710)
 
 
+@pytest.mark.parametrize("lost", ["the end of the journal", "the record's too"])
 def test_the_journal_is_right_where_it_has_less_than_the_database(
-    make, database, tmp_path
+    make, database, tmp_path, lost
 ):
     experiment = make()
     with experiment.create_run("run") as run:
@@ -157,11 +159,18 @@ def test_the_journal_is_right_where_it_has_less_than_the_database(
     lines = (run.path / "journal.jsonl").read_bytes().splitlines(keepends=True)
     # What a machine that loses its power leaves of a file that was not synced.
     (run.path / "journal.jsonl").write_bytes(b"".join(lines[:51]))
+    if lost == "the record's too":  # the numbers of lost events are given anew
+        record = json.loads((run.path / "record.json").read_text("utf-8"))
+        record.update(journal={}, trackers={})
+        (run.path / "record.json").write_text(json.dumps(record), "utf-8")
     with experiment.create_run("run", resume=True):
         publish(range(50, 120))
 
     check(database, range(120))
     check_summary(database, 120)
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        [(count,)] = connection.execute("SELECT count(*) FROM points").fetchall()
+    assert count == 2 * (50 + 70 if lost == "the record's too" else 100 + 70)
 
 
 def test_a_corrupt_database_is_told_and_replaced_when_moved_away(make, database):
