@@ -4,30 +4,53 @@ from __future__ import annotations
 
 import json
 import pathlib
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from drytrack import _csv_import
+from drytrack import _import_run
 from drytrack.cli import _output
 from drytrack.cli._options import Settings, common
+
+if TYPE_CHECKING:
+    from drytrack._import_run import ForeignRun
+
+
+def _target(needed: bool) -> Callable[[Any], Any]:
+    """Give a verb the options that say where its runs belong."""
+    by_default = "" if needed else ", by default as the tool has it"
+
+    def add(verb: Any) -> Any:
+        with_tag = click.option("--tag", multiple=True, help="A tag; repeat.")(verb)
+        return click.option(
+            "--experiment",
+            required=needed,
+            help=f"Name of the experiment{by_default}.",
+        )(with_tag)
+
+    return add
 
 
 @click.group(name="import")
 def import_() -> None:
-    """Make recorded runs of what other tools have written."""
+    """Make recorded runs of what other tools have written.
+
+    Times are the original ones. What was imported before is left alone, or
+    renewed if the tool has more of it by now.
+    """
 
 
 @import_.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
-@click.option("--experiment", required=True, help="Name of the experiment.")
+@_target(needed=True)
 @click.option("--run-id", help="Id of the run, by default the file's name.")
 @click.option("--epoch", "epoch_column", help="Column of epochs.")
 @click.option("--step", "step_column", help="Column of steps.")
+@click.option("--time", "time_column", help="Column of times, by default timestamp.")
 @click.option("--model", default="model", show_default=True, help="Whose metrics.")
 @click.option("--source", default="import", show_default=True, help="Who measured.")
 @click.option("--param", multiple=True, metavar="NAME=VALUE", help="A parameter.")
-@click.option("--tag", multiple=True, help="A tag; repeat for several.")
 @common
 def csv(
     settings: Settings,
@@ -36,6 +59,7 @@ def csv(
     run_id: str | None,
     epoch_column: str | None,
     step_column: str | None,
+    time_column: str | None,
     model: str,
     source: str,
     param: tuple[str, ...],
@@ -46,30 +70,97 @@ def csv(
     By default a column "epoch" or "step" says which, or else the rows are
     counted. Other columns are metrics; cells that hold no number are left out.
     """
+    from drytrack import _import_csv
+
     if epoch_column and step_column:
         raise click.UsageError("Name a column of epochs, or one of steps.")
     path = pathlib.Path(file)
-    done = _csv_import.import_csv(
+    found = _import_csv.find_run(
         path,
-        par_dir=settings.par_dir,
         experiment=experiment,
         run_id=run_id or path.stem,
-        column=epoch_column or step_column,
+        step_column=epoch_column or step_column,
         by_epoch=bool(epoch_column) if epoch_column or step_column else None,
+        time_column=time_column,
         model=model,
         source=source,
         params=dict(map(_parse_param, param)),
-        tags=tag,
     )
+    _record(settings, [found], experiment, tag)
+
+
+@import_.command()
+@click.argument("place", type=click.Path(exists=True), metavar="LOGDIR")
+@_target(needed=False)
+@common
+def tensorboard(
+    settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
+) -> None:
+    """Make a run of each folder with event files below LOGDIR.
+
+    Folders called train, validation and the like are sources of the run that
+    they are in.
+    """
+    from drytrack import _import_tensorboard
+
+    found = _import_tensorboard.find_runs(pathlib.Path(place))
+    _record(settings, found, experiment, tag)
+
+
+@import_.command()
+@click.argument("place", type=click.Path(exists=True), metavar="FOLDER")
+@_target(needed=False)
+@common
+def wandb(
+    settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
+) -> None:
+    """Make runs of the run-*.wandb files below FOLDER, as offline runs leave them.
+
+    A run that was resumed has several; they become its attempts.
+    """
+    from drytrack import _import_wandb
+
+    found = _import_wandb.find_runs(pathlib.Path(place))
+    _record(settings, found, experiment, tag)
+
+
+@import_.command()
+@click.argument("place", metavar="STORE")
+@_target(needed=False)
+@common
+def mlflow(
+    settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
+) -> None:
+    """Make runs of those in an MLflow store: mlruns, mlflow.db, or an address."""
+    from drytrack import _import_mlflow
+
+    _record(settings, _import_mlflow.find_runs(place), experiment, tag)
+
+
+def _record(
+    settings: Settings,
+    found: Iterable[ForeignRun],
+    experiment: str | None,
+    tags: tuple[str, ...],
+) -> None:
+    results = []
+    par_dir = settings.par_dir
+    for run in found:
+        done = _import_run.record_run(run, par_dir, experiment=experiment, tags=tags)
+        results.append(done._asdict())
+        if settings.as_json:
+            continue
+        metrics = f"{len(done.metrics)} metric{'s' * (len(done.metrics) != 1)}"
+        click.echo(
+            f"{done.run}: {done.outcome}, {done.points} points of {metrics} in "
+            f"{done.events} events."
+        )
+        for kind, count in done.left_out.items():
+            click.echo(f"{done.run}: left out: {kind} ({count}).", err=True)
     if settings.as_json:
-        _output.print_json(done._asdict())
-        return
-    click.echo(
-        f"Made {done.run}: {done.points} points of {len(done.metrics)} metrics from "
-        f"{done.rows} rows."
-    )
-    if done.skipped:
-        click.echo(f"{done.skipped} cells held no number.", err=True)
+        _output.print_json(results)
+    elif not results:
+        click.echo("There are no runs.", err=True)
 
 
 def _parse_param(text: str) -> tuple[str, Any]:

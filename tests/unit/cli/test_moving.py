@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 
 import pytest
 
 import drytrack
+from drytrack.core.journal import JournalReader
+from drytrack.core.log_events import MetricEvent
 from drytrack.trackers.csv import CSVDumper
 
 
@@ -128,13 +131,13 @@ def test_a_csv_file_becomes_a_run(told, tmp_path):
     source = tmp_path / "old.csv"
     source.write_text("epoch,loss,comment,acc\n1,0.5,x,\n2,nan,,0.25\n")
 
-    done = told(
+    (done,) = told(
         "import", "csv", source, "--experiment", "Old", "--param", "lr=0.1",
         "--param", "name=adam", "--tag", "old",
     )  # fmt: skip
 
     assert done["run"] == "Old/old"
-    assert (done["rows"], done["points"], done["skipped"]) == (2, 3, 1)
+    assert (done["points"], done["left_out"]) == (3, {"cells without a number": 1})
     (run,) = drytrack.open_store(tmp_path).runs("Old", tag="old")
     assert run.params() == {"lr": 0.1, "name": "adam"}
     loss = run.series("loss", axis="epoch")
@@ -180,6 +183,88 @@ def test_an_import_does_not_replace_a_run(cli, make_run, tmp_path):
     result = cli("import", "csv", source, "--experiment", "Digits", code=1)
 
     assert "exists in" in result.stderr
+
+
+def test_a_repeated_import_changes_nothing_and_a_longer_file_renews_it(
+    cli, told, tmp_path
+):
+    source = tmp_path / "old.csv"
+    source.write_text("step,loss\n1,3\n")
+    command = ("import", "csv", source, "--experiment", "Old")
+
+    (made,) = told(*command)
+    cli("tag", "old", "mine")
+    (again,) = told(*command)
+    source.write_text("step,loss\n1,3\n2,nan\n")
+    (longer,) = told(*command)
+
+    outcomes = [done["outcome"] for done in (made, again, longer)]
+    assert outcomes == ["made", "unchanged", "renewed"]
+    (run,) = drytrack.open_store(tmp_path).runs()
+    assert run.series("loss").steps == [1, 2]
+    assert run.tags == ["mine"]
+    assert cli("doctor").stdout == "1 runs checked, 0 with problems.\n"
+    assert not list((tmp_path / ".drytrack").glob(".deleted-*"))
+
+
+def test_an_import_keeps_the_times_of_its_rows(told, tmp_path):
+    source = tmp_path / "old.csv"
+    source.write_text("step,timestamp,loss\n1,100.5,3\n2,1970-01-01T00:03:20+00:00,2\n")
+
+    told("import", "csv", source, "--experiment", "Old")
+
+    (run,) = drytrack.open_store(tmp_path).runs()
+    assert (run.started, run.ended, run.status) == (100.5, 200.0, "completed")
+    times = [event.stamp.time for event in JournalReader(run.path).read()]
+    assert times == [100.5, 100.5, 200.0, 200.0]
+    assert [key.metric for key in run.series_keys()] == ["loss"]
+
+
+def test_an_imported_run_can_be_replayed_and_resumed(cli, told, tmp_path):
+    source = tmp_path / "old.csv"
+    source.write_text("epoch,loss\n1,3\n2,2\n")
+    command = ("import", "csv", source, "--experiment", "Old", "--model", "net")
+    told(*command)
+
+    cli("replay", "old", "--to", f"csv:{tmp_path}")
+    experiment = drytrack.Experiment(name="Old", par_dir=tmp_path)
+    with experiment.create_run("old", resume=True):
+        MetricEvent("net", "import", 3, {"loss": 1.0})
+
+    loaded = CSVDumper.from_folder(tmp_path / "csv" / "Old" / "old")
+    assert loaded.load_metrics("net")["import"]["loss"].values == [3.0, 2.0]
+    (run,) = drytrack.open_store(tmp_path).runs()
+    assert run.series("loss") == ([1, 2, 3], [3.0, 2.0, 1.0])
+    # What has gone on since is not thrown away.
+    assert "has gone on since" in cli(*command, code=1).stderr
+
+
+def test_nothing_is_left_of_an_import_that_fails(cli, tmp_path):
+    source = tmp_path / "old.csv"
+    source.write_text("step,loss\n1,3\nx,2\n")
+
+    result = cli("import", "csv", source, "--experiment", "Old", code=2)
+
+    assert "line 3: 'x' is no whole number" in " ".join(result.stderr.split())
+    assert not list(tmp_path.rglob("journal.jsonl"))
+    assert not (tmp_path / ".drytrack").exists()
+
+
+@pytest.mark.parametrize(
+    ("tool", "module"),
+    [
+        ("tensorboard", "tensorboard.backend.event_processing.event_file_loader"),
+        ("wandb", "wandb.proto"),
+        ("mlflow", "mlflow"),
+    ],
+)
+def test_an_import_says_what_to_install(cli, tmp_path, monkeypatch, tool, module):
+    monkeypatch.setitem(sys.modules, module, None)
+
+    result = cli("import", tool, tmp_path, code=2)
+
+    assert f'pip install "drytrack[{tool}]"' in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- completion --------------------------------------------------------------------
