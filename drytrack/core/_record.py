@@ -17,7 +17,7 @@ import pathlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from drytrack.core._atomic import create_exclusively, replace_file
@@ -86,7 +86,7 @@ class RunRecord:
     @property
     def attempt(self) -> int:
         """Number of the newest attempt, from 1; 0 before the first start."""
-        return len(self.data["attempts"])
+        return newest_attempt(self.data["attempts"])
 
     @property
     def error(self) -> Mapping[str, str] | None:
@@ -255,7 +255,7 @@ def _read_status(folder: pathlib.Path, data: Mapping[str, Any]) -> str:
     status = str(data["status"])
     if status != "running":
         return status
-    holder = _holder(folder, len(data["attempts"]))
+    holder = _holder(folder, newest_attempt(data["attempts"]))
     alive = is_alive(holder) if holder is not None else None
     if alive is False:
         return "crashed"
@@ -271,8 +271,16 @@ def _holder(folder: pathlib.Path, attempt: int) -> ProcessId | None:
         return None
 
 
+def newest_attempt(entries: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of the newest attempt in a record; 0 before the first.
+
+    A process that was killed on its way in has left a number and no entry.
+    """
+    return int(entries[-1].get("attempt", len(entries))) if entries else 0
+
+
 def last_attempt(folder: pathlib.Path) -> int:
-    """Return the number of the newest attempt; 0 before the first."""
+    """Return the newest number that was ever taken; 0 before the first."""
     try:
         names = [entry.name for entry in (folder / "attempts").iterdir()]
     except FileNotFoundError:

@@ -204,7 +204,10 @@ class Experiment(_checkpoint.ExperimentState, Generic[C]):
                 run_id = run_id or self._free_id()
                 previous = new_record(self.name, run_id, **entries)
             run_id = str(previous["id"])
-        last = max(len(previous["attempts"]), _record.last_attempt(path) if path else 0)
+        last = max(
+            _record.newest_attempt(previous["attempts"]),
+            _record.last_attempt(path) if path else 0,
+        )
         return Run(
             self,
             run_id,

@@ -14,6 +14,8 @@ import sys
 
 from drytrack import Experiment, Tracker, init_trackers
 from drytrack.core import log_events
+from drytrack.trackers.csv import CSVDumper
+from drytrack.trackers.sqlalchemy import SQLConnection
 
 
 class Lines(Tracker):
@@ -52,6 +54,8 @@ def make_experiment(par_dir):
     init_trackers("none")
     experiment = Experiment({"lr": 0.1}, name="E", par_dir=par_dir)
     experiment.trackers.subscribe(
+        CSVDumper(),
+        SQLConnection(f"sqlite:///{par_dir / 'runs.db'}"),
         inline=Lines("inline", background=False),
         behind=Lines("behind", background=True),
     )

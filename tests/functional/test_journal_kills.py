@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import dataclasses
 import importlib.util
+import math
 import os
 import pathlib
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,6 +19,7 @@ import time
 
 import pytest
 
+from drytrack import open_store
 from drytrack.core import _defaults, log_events
 from drytrack.core._record import read_record
 from drytrack.core.journal import JournalReader
@@ -109,7 +115,33 @@ def kill_again_and_again(child, par_dir, kills, seed):
     written = [e.stamp.seq for e in JournalReader(folder) if isinstance(e, WRITTEN)]
     for name in ("inline", "behind"):
         assert child.Lines.numbers(par_dir / f"{name}.txt") == written
+    check_stores(par_dir, folder)
     return run.attempt
+
+
+def check_stores(par_dir, folder):
+    """Check that files and database have each step once, as the journal has."""
+    steps = [
+        event
+        for event in JournalReader(folder)
+        if isinstance(event, log_events.StepMetricEvent)
+    ]
+    with (par_dir / "csv" / "E" / "a" / "trainer-steps.csv").open() as file:
+        rows = [(int(row["seq"]), float(row["loss"])) for row in csv.DictReader(file)]
+    assert rows == [(e.stamp.seq, e.metrics["loss"]) for e in steps]
+
+    # Raw, since a reader would hide a point that is there twice.
+    with contextlib.closing(sqlite3.connect(par_dir / "runs.db")) as connection:
+        points = list(connection.execute("SELECT seq, value FROM points ORDER BY seq"))
+    assert points == rows
+    [stored] = open_store(f"sqlite:///{par_dir / 'runs.db'}").runs()
+    [run] = open_store(par_dir).runs()
+    assert (stored.status, stored.attempt) == (run.status, run.attempt)
+    for ours, theirs in zip(stored.summaries(), run.summaries(), strict=True):
+        assert dataclasses.replace(ours, mean=0.0) == dataclasses.replace(
+            theirs, mean=0.0
+        )
+        assert math.isclose(ours.mean, theirs.mean, rel_tol=1e-12)
 
 
 @POSIX

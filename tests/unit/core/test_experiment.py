@@ -451,7 +451,10 @@ def test_an_attempt_whose_record_was_not_written_counts(experiment):
     dead["process"]["pid"] = 2**22 + 1
     (run.path / "attempts" / "2").write_text(json.dumps(dead))
 
-    assert finish(experiment.create_run("a", resume=True)).attempt == 3
+    with experiment.create_run("a", resume=True) as again:
+        [record] = experiment.previous_runs
+        assert (again.attempt, record.attempt, record.status) == (3, 3, "running")
+    assert finish(experiment.create_run("a", resume=True)).attempt == 4
 
 
 def test_a_foreign_file_among_the_runs_is_no_run(experiment):
