@@ -188,11 +188,12 @@ def _outcome(
             entry.update(status=stop.status, error=stop.error)
         attempts.append(entry)
     # A start that came before its record and its journal: it holds the run.
+    newest = _record.newest_attempt(attempts)
     attempts += [
         {"attempt": number, "environment": {}}
-        for number in range(len(attempts) + 1, _record.last_attempt(folder) + 1)
+        for number in range(newest + 1, _record.last_attempt(folder) + 1)
     ]
-    stop = story.stops.get(len(attempts))
+    stop = story.stops.get(_record.newest_attempt(attempts))
     last = story.last.stamp if story.last is not None else None
     reader = story.reader
     return {
@@ -251,8 +252,9 @@ def _check_record(
     if isinstance(known, int) and known > last:
         text = f"it knows {known} events, the journal ends with event {last}"
         problems.append(Problem("journal", text, repairable=False))
-    if len(story.starts) > record.attempt:
-        text = f"it has {record.attempt} attempts, the journal {len(story.starts)}"
+    newest = max((start.attempt for start in story.starts), default=0)
+    if newest > record.attempt:
+        text = f"it ends with attempt {record.attempt}, the journal with {newest}"
         problems.append(Problem("record", text, repairable=True))
     stop = story.stops.get(record.attempt)
     if stop is not None and stop.status != record.data["status"]:
