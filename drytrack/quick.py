@@ -9,10 +9,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import re
 import sys
+import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -24,11 +26,13 @@ from drytrack.backends import (
     options_of,
 )
 from drytrack.core import _current
+from drytrack.core._problems import say
 from drytrack.core._rank import find_rank
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
     ConfigurationError,
     MissingDependencyError,
+    RequiredTrackerError,
     RunExistsError,
     RunHeldError,
     RunWarning,
@@ -50,6 +54,30 @@ Path = str | os.PathLike[str]
 
 _PATH_ALIASES = ("dir", "log_dir", "logdir", "outdir", "save_dir")
 """What the folder to write to is called elsewhere."""
+
+SLOW_S = 10.0
+"""Seconds after which the user is told what is being waited for."""
+
+_CURES = (
+    (
+        re.compile(
+            r"\b40[13]\b|unauthori[sz]ed|forbidden|denied|credential|authentic|"
+            r"api[ _]?key|password|log ?in\b",
+            re.IGNORECASE,
+        ),
+        "Check the credentials that the tool itself reads, and who may write there",
+    ),
+    (
+        re.compile(
+            r"connect|refused|time[ds]?[ -]?out|unreachable|route to|resol|retries",
+            re.IGNORECASE,
+        ),
+        "Check its address, and that the server is up",
+    ),
+)
+"""What the message of a tool speaks of, and what to do about it."""
+
+_logger = logging.getLogger("drytrack")
 
 _last: weakref.ref[Run[Any]] | None = None
 
@@ -174,10 +202,41 @@ def create_multi_tracker(
 def _start(run: Run[Any]) -> Run[Any]:
     """Start a run that its user may still put into a ``with`` statement."""
     global _last  # one imperative run at a time
-    run.start()
+    slow = threading.Timer(SLOW_S, _say_slow, [run])
+    slow.daemon = True
+    slow.start()
+    try:
+        run.start()
+    except RequiredTrackerError as err:
+        raise _explain(run, err) from err.__cause__
+    finally:
+        slow.cancel()
     run._started_ahead = True
     _last = weakref.ref(run)
     return run
+
+
+def _say_slow(run: Run[Any]) -> None:
+    _logger.warning(
+        "Run %r still waits for its backends (%s) to start. Where their server is "
+        "down, they may try for minutes; interrupt it, and check the address.",
+        run.id,
+        ", ".join(run.bus.guests),
+    )
+
+
+def _explain(run: Run[Any], error: RequiredTrackerError) -> RequiredTrackerError:
+    """Return the error of a backend that cannot start, with what to do about it."""
+    cause = error.__cause__
+    failed = [g.name for g in run.bus.guests.values() if g.suspended_at is not None]
+    if cause is None or not failed:
+        return error
+    what = say(cause).rstrip(". ")
+    cure = next((cure for sign, cure in _CURES if sign.search(what)), "Correct that")
+    return RequiredTrackerError(
+        f"Backend {failed[0]!r} cannot start: {what}. {cure}, or go on without it: "
+        f"on_backend_error='warn'."
+    )
 
 
 def _finish_last() -> None:

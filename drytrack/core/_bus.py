@@ -33,6 +33,7 @@ from drytrack.core.log_events import (
     ModelRegistrationEvent,
     SaveModelEvent,
     StartExperimentEvent,
+    SummaryEvent,
 )
 from drytrack.core.track import Tracker
 
@@ -186,6 +187,8 @@ class Bus:
             steps.append(self._put_in_ring)
         if issubclass(event_type, _REMEMBERED):
             steps.append(self.history.append)
+        if issubclass(event_type, SummaryEvent):
+            steps.append(self.run.note_summary)
         if len(steps) <= 1:
             return steps[0] if steps else None
 
@@ -631,6 +634,8 @@ class Bus:
 
     def _note_missed(self) -> None:
         for guest in self.guests.values():
+            if guest.required and guest.suspended_at == self.start_seq:
+                continue  # it has kept the run from starting, by an error
             worker = guest.worker
             missed = guest.failed_for_good
             if worker is not None:

@@ -31,6 +31,7 @@ from drytrack.core.log_events import (
     ParamsEvent,
     SaveModelEvent,
     StepMetricEvent,
+    SummaryEvent,
     TextEvent,
 )
 
@@ -587,6 +588,8 @@ class RunLogging:
         tracker = guest.tracker.innermost
         deadline = time.monotonic() + BACKEND_TIMEOUT_S
         while getattr(tracker, "is_open", True) is False:
+            if self._status != "running":
+                break
             if guest.suspended_at is not None or time.monotonic() > deadline:
                 return None
             time.sleep(0.005)
@@ -609,6 +612,10 @@ class RunLogging:
         deliver = self.routes[type(event)]
         if deliver is not None:
             deliver(event)
+
+    def note_summary(self, event: SummaryEvent) -> None:
+        """Keep what was published for the stop event and the record."""
+        self._summary.update(event.summary)
 
     def _labels(self, context: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the labels that hold here, the innermost winning."""

@@ -60,5 +60,4 @@ class Summary(Mapping[str, Any]):
         """
         self._run._require_running("take a summary")
         event = SummaryEvent.unpublished({**(values or {}), **more})
-        self._run._summary.update(event.summary)
         self._run._publish(event)

@@ -156,17 +156,22 @@ class Run(RunLogging, RunState, Generic[C]):
     def start(self) -> Self:
         """Start the run and make it the current one.
 
+        One that is running is finished first, with a warning, and goes on as its
+        next attempt.
+
         Returns:
             The run itself.
 
         Raises:
-            RunStateError: If it was started before.
+            RunStateError: If it has ended.
             NestedRunError: If the context is in another run that was not named
                 as parent.
             RunHeldError: If another process resumed the run in the meantime.
             StorageError: If its record cannot be written.
             RequiredTrackerError: If a required tracker failed.
         """
+        if self._status == "running":
+            self._begin_again()
         self._check_can_start()
         if self._record is not None:
             assert self.path is not None  # goes with the record
@@ -381,10 +386,34 @@ class Run(RunLogging, RunState, Generic[C]):
 
     # -- inside ------------------------------------------------------------------
 
+    def _begin_again(self) -> None:
+        """Finish the run, and become its next attempt."""
+        msg = (
+            f"Run {self.id!r} was running, and is finished now; it goes on as attempt "
+            f"{self.attempt + 1}. Call run.finish() first, or start it once."
+        )
+        warn(msg, RunWarning)
+        self.finish()
+        again = self.experiment.create_run(
+            self.id, resume=True, record=self.path is not None, rank=self.rank
+        )
+        Run.__init__(
+            self,
+            self.experiment,
+            self.id,
+            config=self.config,
+            path=self.path,
+            record=again._record_data,
+            attempt=again.attempt,
+            parent=self.parent,
+            rank=self.rank,
+            durability=self.durability,
+        )
+
     def _check_can_start(self) -> None:
         if self._status != "created":
             msg = (
-                f"Run {self.id!r} was started before ({self._status}). Go on with it: "
+                f"Run {self.id!r} has ended ({self._status}). Go on with it: "
                 f"experiment.create_run({self.id!r}, resume=True)."
             )
             raise RunStateError(msg)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 import drytrack
 from drytrack import backends as backends_module
+from drytrack import quick
 from drytrack.core.exceptions import (
     ConfigurationError,
     MissingDependencyError,
@@ -51,10 +55,11 @@ class Unreachable(Tracker):
     """A backend whose server is down."""
 
     notify = Tracker.notify.extend()
+    error: Exception = ConnectionError("no route to the server. Start it first.")
 
     @notify.register
     def _connect(self, event: StartExperimentEvent) -> None:
-        raise ConnectionError("no route to the server. Start it first.")
+        raise self.error
 
 
 class Uninstalled(Tracker):
@@ -287,13 +292,66 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(tmp_path):
         drytrack.setup_tracker("digits", backends="uninstalled", outdir=tmp_path)
 
 
-def test_a_dead_server_is_an_error_that_says_so(tmp_path):
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            ConnectionError("no route to the server."),
+            "'unreachable' cannot start: ConnectionError: no route to the server. "
+            "Check its address, and that the server is up, or go on without it: "
+            "on_backend_error='warn'.",
+        ),
+        (
+            RuntimeError("returned error 401"),
+            "'unreachable' cannot start: RuntimeError: returned error 401. Check the "
+            "credentials that the tool itself reads, and who may write there, or",
+        ),
+        (
+            OSError("no such project"),
+            "OSError: no such project. Correct that, or go on without it",
+        ),
+    ],
+)
+def test_a_backend_that_cannot_start_is_an_error_that_says_what_to_do(
+    tmp_path, monkeypatch, background, what, message
+):
+    monkeypatch.setattr(Unreachable, "background", background)
+    monkeypatch.setattr(Unreachable, "error", what)
     drytrack.register_backend("unreachable", Unreachable)
 
-    with pytest.raises(RequiredTrackerError, match="no route to the server"):
+    with pytest.raises(RequiredTrackerError, match=re.escape(message)) as caught:
         drytrack.setup_tracker("digits", backends="csv,unreachable", outdir=tmp_path)
+
+    assert caught.value.__cause__ is what
     with drytrack.setup_tracker("digits", outdir=tmp_path) as run:
         assert run.status == "running"
+
+
+def test_a_backend_that_takes_long_to_start_is_spoken_of(tmp_path, monkeypatch, caplog):
+    told = threading.Event()
+
+    class Told(logging.Handler):
+        def emit(self, record):
+            told.set()
+
+    class Slow(Recorder):
+        notify = Recorder.notify.extend()
+
+        @notify.register
+        def _open(self, event: StartExperimentEvent) -> None:
+            assert told.wait(60)
+
+    monkeypatch.setattr(quick, "SLOW_S", 0.01)
+    drytrack.register_backend("slow", Slow)
+    handler = Told()
+    logging.getLogger("drytrack").addHandler(handler)
+    try:
+        drytrack.setup_tracker("digits", backends="slow", outdir=tmp_path).finish()
+    finally:
+        logging.getLogger("drytrack").removeHandler(handler)
+
+    assert "still waits for its backends (slow)" in caplog.text
 
 
 def test_the_lenient_way_goes_on_without_what_cannot_start(tmp_path):

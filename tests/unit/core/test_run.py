@@ -168,10 +168,31 @@ def test_the_next_cell_of_a_notebook_sees_the_run(experiment):
     assert stop_event(events).status == "completed"
 
 
-def test_a_run_starts_once(experiment):
-    run = experiment.create_run("a")
-    with run, pytest.raises(RunStateError, match="was started before"):
+@pytest.mark.parametrize("record", [True, False])
+def test_starting_a_started_run_finishes_it_and_begins_its_next_attempt(
+    experiment, record
+):
+    recorder = Recorder()
+    experiment.trackers.subscribe(recorder)
+    run = experiment.create_run("a", record=record).start()
+    run.log({"loss": 2.0})
+
+    with pytest.warns(RunWarning, match="'a' was running, and is finished now"):
         run.start()
+    run.log({"loss": 1.0})
+    run.finish()
+
+    kinds = [type(event).__name__ for event in recorder.events]
+    one = ["StartExperimentEvent", "StepMetricEvent", "StopExperimentEvent"]
+    assert kinds == [*one, *one]
+    assert recorder.events[3].attempt == 2
+    assert stop_event(recorder.events).status == "completed"
+    assert (run.attempt, run.status) == (2, "completed")
+
+
+def test_an_ended_run_is_not_started_again(experiment):
+    with experiment.create_run("a") as run:
+        pass
 
     with pytest.raises(RunStateError, match=r"create_run\('a', resume=True\)"):
         run.start()

@@ -491,6 +491,17 @@ def test_the_summary_is_published_and_in_the_stop_event(experiment, recorder):
     assert dict(run.summary) == {"best": 0.9, "epochs": 3}
 
 
+@pytest.mark.parametrize("record", [True, False])
+def test_a_summary_that_is_published_as_an_event_is_in_the_stop_event(
+    experiment, recorder, record
+):
+    with experiment.create_run("s", record=record) as run:
+        SummaryEvent({"best": 0.9})
+        assert dict(run.summary) == {"best": 0.9}
+
+    assert dict(only(recorder, StopExperimentEvent).summary) == {"best": 0.9}
+
+
 def test_a_resumed_run_keeps_its_summary(experiment):
     with experiment.create_run("s") as run:
         run.summary["best"] = 0.9
