@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import operator
 import pathlib
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,26 +12,22 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from drytrack import _edits
-from drytrack._shelf import Shelf, read_json
+from drytrack._shelf import SeriesEntry, Shelf, read_json
 from drytrack._summaries import Checkpoint, SeriesKey, SeriesSummary
 from drytrack.core import _record
 from drytrack.core._process import ProcessId, is_alive
 from drytrack.core.exceptions import ConfigurationError, RecordError, RunHeldError
-from drytrack.store import BATCH, Store, StoredRun, meets_all
+from drytrack.store import Store, StoredRun, meets_all
 from drytrack.trackers import _sql_schema as schema
+from drytrack.trackers._sql_curves import AttemptRule, read_curves
 from drytrack.trackers._sql_database import open_database, read_place
-from drytrack.trackers._sql_progress import attempt_at, find_breaks
-from drytrack.trackers._sql_summary import join_float
+from drytrack.trackers._sql_progress import find_breaks
 
 if TYPE_CHECKING:
     import os
 
     from drytrack._conditions import Query
     from drytrack._summaries import Better
-    from drytrack.core._history import Attempt
-
-Point = tuple[Any, ...]
-"""Step, value, what is odd about it; and its sequence number where that matters."""
 
 
 class SQLStore(Store):
@@ -168,6 +163,12 @@ class SQLRun(StoredRun):
             self._record = (read_json(text) if text else None) or {}
         return self._record
 
+    @property
+    def path(self) -> pathlib.Path | None:
+        """The run's folder, where it is on this machine."""
+        local = self._find_local()
+        return None if local is None else local.path
+
     def params(self) -> dict[str, Any]:
         """Return configuration and parameters; see `StoredRun.params`."""
         return dict(self._shelf.values(schema.params, self._row.id))
@@ -209,20 +210,20 @@ class SQLRun(StoredRun):
     ) -> Iterator[tuple[SeriesKey, list[int], list[float]]]:
         """Read series by the attempt rule, in parts; see `StoredRun.read_points`."""
         chosen = frozenset(wanted)
-        for entry in self._shelf.series(self._row.id):
-            key = entry.summary.key
-            if key not in chosen:
-                continue
-            rule = self._rule(key.model, key.axis)
-            with self._store.database.read() as connection:
-                left: list[Point] = []
-                for rows in _fetch_points(connection, entry.id, rule):
-                    steps, values, left = rule.choose(left + rows if left else rows)
-                    if steps:
-                        yield key, steps, values
-                steps, values, _ = rule.choose(left, last=True)
-                if steps:
-                    yield key, steps, values
+        entries = [
+            entry
+            for entry in self._shelf.series(self._row.id)
+            if entry.summary.key in chosen
+        ]
+        if not entries:
+            return
+        with self._store.database.read() as connection:
+            for (model, axis), group in itertools.groupby(entries, _axis_of):
+                keys = {entry.id: entry.summary.key for entry in group}
+                rule = self._rule(model, axis)
+                found = read_curves(connection, list(keys), rule)
+                for series_id, steps, values in found:
+                    yield keys[series_id], steps, values
 
     def edit(
         self,
@@ -272,15 +273,10 @@ class SQLRun(StoredRun):
             schema.delete_content(connection, run_id)
             connection.execute(schema.runs.delete().where(schema.runs.c.id == run_id))
 
-    def _rule(self, model: str, axis: str) -> _Rule:
+    def _rule(self, model: str, axis: str) -> AttemptRule:
         starts, rewinds, spans = self._shelf.attempts(self._row.id)
         breaks = find_breaks(starts, rewinds, model)
-        limits: dict[Attempt, float] = {}
-        limit = float("inf")
-        for attempt, first in sorted(spans.get((model, axis), []), reverse=True):
-            limits[attempt] = limit
-            limit = min(limit, first)
-        return _Rule(breaks, limits)
+        return AttemptRule(breaks, spans.get((model, axis), []))
 
     def _find_checkpoint(self, model: str, epoch: int) -> Checkpoint | None:
         """Return the newest checkpoint of an epoch that still counts."""
@@ -317,94 +313,5 @@ class SQLRun(StoredRun):
         return found if found.uuid == self.uuid else None
 
 
-class _Rule:
-    """Which points of one axis count.
-
-    Args:
-        breaks: First sequence number of each attempt, ascending.
-        limits: Attempt → the first step that no longer counts.
-    """
-
-    def __init__(self, breaks: list[Any], limits: dict[Attempt, float]) -> None:
-        self._breaks = breaks
-        self._limits = limits
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether all points are of one attempt."""
-        return len(self._limits) <= 1
-
-    def counts(self, seq: int, step: int) -> bool:
-        """Return whether a point counts."""
-        attempt = attempt_at(self._breaks, seq)
-        # An attempt without a point of its own ends where a later one begins.
-        later = [limit for at, limit in self._limits.items() if at >= attempt]
-        return step < self._limits.get(attempt, max(later, default=float("inf")))
-
-    def choose(
-        self, rows: Sequence[Any], *, last: bool = False
-    ) -> tuple[list[int], list[float], list[Point]]:
-        """Choose from points in the order of step and sequence number.
-
-        Args:
-            rows: The points.
-            last: Whether none follow.
-
-        Returns:
-            Steps and values that count, and the points of the last step, which
-            may not be all there yet.
-        """
-        if not rows:
-            return [], [], []
-        end = len(rows)
-        if not last:
-            while end and rows[end - 1][0] == rows[-1][0]:
-                end -= 1
-        left = list(rows[end:])
-        if not end:
-            return [], [], left
-        steps, values, odds, *seqs = zip(*rows[:end], strict=True)
-        if odds.count(None) != end:
-            values = tuple(map(join_float, values, odds))
-        if seqs:
-            chosen = {
-                step: value
-                for step, value, seq in zip(steps, values, seqs[0], strict=True)
-                if self.counts(seq, step)
-            }
-        elif all(map(operator.lt, steps, itertools.islice(steps, 1, None))):
-            return list(steps), list(values), left
-        else:
-            chosen = dict(zip(steps, values, strict=True))
-        return list(chosen), list(chosen.values()), left
-
-
-def _fetch_points(
-    connection: sa.Connection, series_id: int, rule: _Rule
-) -> Iterator[list[Point]]:
-    """Read the points of a series in the order of step and sequence number."""
-    points = schema.points
-    columns = [points.c.step, points.c.value, points.c.odd]
-    if not rule.is_simple:
-        columns.append(points.c.seq)
-    select = (
-        sa.select(*columns)
-        .where(points.c.series_id == series_id)
-        .order_by(points.c.step, points.c.seq)
-    )
-    if connection.dialect.name != "sqlite":
-        stream = connection.execute(select.execution_options(yield_per=BATCH))
-        for part in stream.partitions():
-            yield list(map(tuple, part))
-        return
-    # Past SQLAlchemy, whose rows take as long to make as these to read.
-    text = select.compile(
-        dialect=connection.dialect, compile_kwargs={"literal_binds": True}
-    )
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(str(text))
-        while rows := cursor.fetchmany(BATCH):
-            yield list(rows)
-    finally:
-        cursor.close()
+def _axis_of(entry: SeriesEntry) -> tuple[str, str]:
+    return entry.summary.key.model, entry.summary.key.axis

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from drytrack.core import _codec
-from drytrack.core._history import Axis, series_name
+from drytrack.core._history import Series, series_name
 from drytrack.core.exceptions import RunNotFoundError
 from drytrack.trackers import _sql_schema as schema
-from drytrack.trackers._sql_progress import attempt_at, find_breaks
-from drytrack.trackers._sql_summary import join_float
-from drytrack.trackers.base import SourcedMetrics, resolve_axis
+from drytrack.trackers._sql_curves import AttemptRule, read_curves
+from drytrack.trackers._sql_progress import find_breaks
+
+if TYPE_CHECKING:
+    from drytrack.trackers.base import SourcedMetrics
 
 
 def find_uuid(connection: sa.Connection, exp_name: str, run_id: str) -> str:
@@ -51,26 +53,37 @@ def load_metrics(
     connection: sa.Connection, uuid: str, model_name: str, max_step: int, axis: str
 ) -> SourcedMetrics:
     """Return source → metric → steps and values; see `MetricLoader`."""
-    series, points = schema.series, schema.points
     run_id = connection.execute(
         sa.select(schema.runs.c.id).where(schema.runs.c.uuid == uuid)
     ).scalar_one_or_none()
     if run_id is None:
         return {}
+    series = schema.series
     found = connection.execute(
         series.select()
         .where(series.c.run_id == run_id)
         .where(series.c.model == model_name)
         .where(series.c.axis == axis)
+        .order_by(series.c.id)
     ).all()
-    keys = {
-        row.id: (
-            row.source,
-            series_name(row.metric, _read_context(row.context)),
-        )
-        for row in found
-    }
-    attempts, rewinds = schema.attempts, schema.rewinds
+    rows = {row.id: row for row in found}
+    loaded: SourcedMetrics = {}
+    rule = _find_rule(connection, run_id, model_name, axis)
+    curves = read_curves(connection, list(rows), rule, max_step)
+    for series_id, steps, values in curves:
+        row = rows[series_id]
+        metric = series_name(row.metric, _read_context(row.context))
+        of_source = loaded.setdefault(row.source, {})
+        curve = of_source.setdefault(metric, Series([], []))
+        curve.steps.extend(steps)
+        curve.values.extend(values)
+    return loaded
+
+
+def _find_rule(
+    connection: sa.Connection, run_id: int, model: str, axis: str
+) -> AttemptRule:
+    attempts, rewinds, spans = schema.attempts, schema.rewinds, schema.spans
     starts = connection.execute(
         sa.select(attempts.c.number, attempts.c.first_seq).where(
             attempts.c.run_id == run_id
@@ -81,21 +94,15 @@ def load_metrics(
             rewinds.c.run_id == run_id
         )
     ).all()
-    breaks = find_breaks(starts, map(tuple, loads), model_name)
-    query = (
-        sa.select(points)
-        .join_from(points, series, points.c.series_id == series.c.id)
-        .where(series.c.run_id == run_id)
-        .where(series.c.model == model_name)
-        .where(series.c.axis == axis)
-        .order_by(points.c.seq)
-        .execution_options(yield_per=10_000)
+    firsts = connection.execute(
+        spans.select()
+        .where(spans.c.run_id == run_id)
+        .where(spans.c.name_key == schema.name_key(model, axis))
+    ).all()
+    return AttemptRule(
+        find_breaks(starts, map(tuple, loads), model),
+        [((row.attempt, row.rewind), row.first_step) for row in firsts],
     )
-    history = Axis()
-    for series_id, step, seq, value, odd in connection.execute(query):
-        attempt = attempt_at(breaks, seq)
-        history.add(keys[series_id], attempt, step, join_float(value, odd))
-    return resolve_axis(history, max_step)
 
 
 def _read_context(text: str) -> dict[str, Any]:

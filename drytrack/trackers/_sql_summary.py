@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any
 
 COLUMNS = (
@@ -191,7 +192,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def is_ascending(steps: Sequence[int]) -> bool:
     """Return whether every step is above the one before it."""
-    return all(a < b for a, b in pairwise(steps))
+    return all(map(operator.lt, steps, itertools.islice(steps, 1, None)))
 
 
 def counts(limits: Limits, seq: int, step: int) -> bool:

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 import drytrack
 from drytrack.core import log_events
 from drytrack.replay import replay
+from drytrack.store import JournalLoader
 from drytrack.testing import TrackerContract
+from drytrack.trackers import _sql_curves
 from drytrack.trackers import _sql_schema as schema
 from drytrack.trackers.sqlalchemy import SchemaError, SQLConnection, upgrade
 
@@ -129,6 +131,29 @@ def test_a_replay_changes_nothing(run_once, rows, url):
 
     after = {table.name: sorted(map(repr, rows(table))) for table in tables}
     assert after == before
+
+
+@pytest.mark.parametrize("batch", [1, 4, 1_000])
+def test_attempts_are_read_in_parts_as_in_one_piece(tmp_path, url, monkeypatch, batch):
+    experiment = drytrack.Experiment({}, name="Digits", par_dir=tmp_path)
+    experiment.trackers.remove_all()
+    experiment.trackers.subscribe(SQLConnection(url))
+    for steps in ([0, 1, 2, 2, 3, 9], [3, 3, 4, 5, 6], [5, 6, 7]):
+        with experiment.create_run("run", resume="auto") as run:
+            for at, step in enumerate(steps):
+                metrics = {"loss": float(at), "acc": math.nan}
+                log_events.StepMetricEvent("train", step, metrics)
+                log_events.StepMetricEvent("val", step, metrics)
+
+    monkeypatch.setattr(_sql_curves, "BATCH", batch)
+    found = SQLConnection.from_run(url, "Digits", "run").load_metrics("", axis="step")
+    expected = JournalLoader(run.path).load_metrics("", axis="step")
+    assert repr(found) == repr(expected)
+    assert found["train"]["loss"].steps == list(range(8))
+    (stored,) = drytrack.open_store(url).runs()
+    assert stored.series("loss", source="val") == expected["val"]["loss"]
+    before = SQLConnection.from_run(url, "Digits", "run")
+    assert before.load_metrics("", 4, axis="step")["val"]["acc"].steps == [*range(5)]
 
 
 def test_an_older_database_is_upgraded_on_request(run_once, rows, url, tmp_path):

@@ -14,6 +14,7 @@ import drytrack
 from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import ConfigurationError, RunHeldError
+from drytrack.trackers import _sql_curves
 from drytrack.trackers.sqlalchemy import SchemaError, SQLConnection
 
 
@@ -128,8 +129,15 @@ step_lists = st.lists(st.lists(st.integers(0, 8), max_size=6), min_size=1, max_s
 
 
 @settings(deadline=None, max_examples=15)
-@given(attempts=step_lists, cut=st.integers(0, 3), other=st.integers(0, 8))
-def test_attempts_are_read_by_the_same_rule(attempts, cut, other, tmp_path_factory):
+@given(
+    attempts=step_lists,
+    cut=st.integers(0, 3),
+    other=st.integers(0, 8),
+    batch=st.sampled_from([1, 2, 3, 1_000]),
+)
+def test_attempts_are_read_by_the_same_rule(
+    attempts, cut, other, batch, tmp_path_factory
+):
     folder = tmp_path_factory.mktemp("runs")
     experiment = make_experiment(folder)
     for number, steps in enumerate(attempts):
@@ -145,9 +153,11 @@ def test_attempts_are_read_by_the_same_rule(attempts, cut, other, tmp_path_facto
 
     keys = {summary.key for summary in ours.summaries()}
     assert {summary.key for summary in theirs.summaries()} == keys
-    for key in keys:
-        series = ours.series(key.metric, axis=key.axis)
-        assert theirs.series(key.metric, axis=key.axis) == series
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sql_curves, "BATCH", batch)
+        for key in keys:
+            series = ours.series(key.metric, axis=key.axis)
+            assert theirs.series(key.metric, axis=key.axis) == series
     by_key = {summary.key: summary for summary in theirs.summaries()}
     for summary in ours.summaries():
         other_one = by_key[summary.key]
