@@ -45,7 +45,10 @@ METRICS = {
 WRITE = "one os.write of the same bytes"
 JSON = "json.dumps and os.write of a dict"
 
-CALLER_LIMIT = 5.5
+# Where a write takes 1.2 µs and json.dumps with it 7.8, these two are the same; see
+# docs/decisions/0012-what-an-event-may-cost.md.
+WRITE_LIMIT = 5.5
+JSON_LIMIT = 0.85
 SLOW_LIMIT_US = 2.0
 MEMORY_LIMIT_MB = 50.0
 REPLAY_LIMIT = 150_000 / 250_000
@@ -128,10 +131,11 @@ def measure_caller(folder: str) -> bool:
     }
     os.close(file)
     run.stop()
-    print(f"\nA step of five metrics, {len(line)} bytes (limit {CALLER_LIMIT} x)")
+    print(f"\nA step of five metrics, {len(line)} bytes (limit {WRITE_LIMIT} x, or")
+    print(f"{JSON_LIMIT} of json.dumps and os.write, where writing is fast)")
     print_table(medians, WRITE)
     ours = medians["StepMetricEvent, journaled"]
-    return ours <= CALLER_LIMIT * medians[WRITE] and ours < medians[JSON]
+    return ours <= max(WRITE_LIMIT * medians[WRITE], JSON_LIMIT * medians[JSON])
 
 
 def measure_slow_tracker(folder: str) -> bool:
@@ -227,28 +231,35 @@ def measure_replay(folder: str) -> bool:
 
 
 def make_step() -> Call:
-    """Return work of 0.4 ms that leaves the caches cold, as a training step does."""
-    memory = np.ones(8_000_000)  # 64 MB, more than any cache
+    """Return a step of 0.4 ms: a batch through a perceptron, there and back."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((4096, 64)), rng.integers(0, 10, 4096)
+    hidden, output = rng.normal(size=(64, 128)) / 8, rng.normal(size=(128, 10)) / 8
     place = 0
 
-    def work(size: int) -> None:
-        nonlocal place
-        if place + size > len(memory):
-            place = 0
-        part = memory[place : place + size]
-        np.multiply(part, 1.0000001, out=part)
-        place += size
+    def train(size: int) -> None:
+        nonlocal hidden, output, place
+        place = (place + size) % (len(images) - size)
+        x, y = images[place : place + size], labels[place : place + size]
+        h = np.maximum(x @ hidden, 0.0)
+        logits = h @ output
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        p[np.arange(size), y] -= 1.0
+        back = (p @ output.T) * (h > 0.0)
+        output = output - h.T @ p * (0.1 / size)
+        hidden = hidden - x.T @ back * (0.1 / size)
 
-    size, taken = 10_000, 0.0
-    while taken < STEP_S:
-        size = int(size * 1.1)
+    size, taken = 16, 0.0
+    while taken < STEP_S and size < 1024:
+        size += 8
         times = []
         for _ in range(50):
             began = time.perf_counter()
-            work(size)
+            train(size)
             times.append(time.perf_counter() - began)
         taken = statistics.median(times)
-    return lambda: work(size)
+    return lambda: train(size)
 
 
 def measure_steps(folder: str) -> bool:
