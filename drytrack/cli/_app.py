@@ -20,6 +20,7 @@ VERBS = {
     "note": "_editing",
     "rename": "_editing",
     "replay": "_journals",
+    "report": "_reporting",
     "runs": "_listing",
     "show": "_listing",
     "tag": "_editing",

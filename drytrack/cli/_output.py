@@ -6,12 +6,15 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from drytrack._wording import at as at
+from drytrack._wording import duration as duration
+from drytrack._wording import moment as moment
+from drytrack._wording import number as number
 from drytrack.core._record import tag_non_finite
 
 if TYPE_CHECKING:
@@ -105,39 +108,6 @@ def status_cell(status: str) -> Any:
     from rich.text import Text
 
     return Text(status, style=STYLES.get(status, ""))
-
-
-def number(value: float | None) -> str:
-    """Return a number, short enough for a table."""
-    if value is None:
-        return ""
-    return f"{value:.5g}"
-
-
-def at(value: float | None, step: int | None) -> str:
-    """Return a number and where it is."""
-    return "" if value is None else f"{number(value)} @{step}"
-
-
-def moment(seconds: float | None) -> str:
-    """Return a time for people, in their zone."""
-    if seconds is None:
-        return ""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
-
-
-def duration(seconds: float | None) -> str:
-    """Return a duration for people."""
-    if seconds is None:
-        return ""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours:02}h"
-    return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
 
 
 def sparkline(values: Sequence[float], encoding: str = "utf-8") -> str:

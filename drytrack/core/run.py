@@ -375,6 +375,15 @@ class Run(RunLogging, RunState, Generic[C]):
         """Return the last step of a source, from which automatic steps go on."""
         return self.last_steps.get(source_name, 0)
 
+    def end_first_at_exit(self) -> None:
+        """Let runs that the script leaves open end before other exit handlers.
+
+        Exit handlers run in reverse order, so this must be said after whoever else
+        has registered one: a backend's client, which would be shut down before.
+        """
+        atexit.unregister(_stop_at_exit)
+        atexit.register(_stop_at_exit)
+
     def interrupt_later(self, error: BaseException) -> None:
         """Raise an exception at the next publish, or at stop.
 
@@ -567,6 +576,7 @@ class Run(RunLogging, RunState, Generic[C]):
         attempts = self._record.data["attempts"]
         last = {**attempts[-1], "ended": time.time(), "status": status, "error": error}
         last["environment"] = {**last["environment"], **late}
+        last["costs"] = [cost._asdict() for cost in self.costs()]
         self._record.write(
             status=status,
             error=error,
