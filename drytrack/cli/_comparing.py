@@ -11,7 +11,7 @@ from drytrack.cli._curves import read_shapes
 from drytrack.cli._options import RUN, Settings, common, find_run
 
 if TYPE_CHECKING:
-    from drytrack._store_journal import JournalRun
+    from drytrack.store import StoredRun
 
 _ABSENT = object()
 
@@ -31,7 +31,7 @@ def compare(
 ) -> None:
     """Compare runs: parameters that differ, metrics side by side."""
     found = [find_run(settings, name) for name in names]
-    if len({run.path for run in found}) < 2:
+    if len({run.uuid for run in found}) < 2:
         raise click.UsageError("Name at least two different runs.")
     labels = _label(found)
     params = compare_params(found, everything=everything)
@@ -97,9 +97,7 @@ def compare(
     console.print(table)
 
 
-def compare_params(
-    found: list[JournalRun], *, everything: bool
-) -> dict[str, list[Any]]:
+def compare_params(found: list[StoredRun], *, everything: bool) -> dict[str, list[Any]]:
     """Return parameter → its value in each run, where they differ, or all."""
     chosen = [run.params() for run in found]
     names = list(dict.fromkeys(name for params in chosen for name in params))
@@ -121,12 +119,15 @@ def _same(left: Any, right: Any) -> bool:
     )
 
 
-def _label(found: list[JournalRun]) -> list[str]:
+def _label(found: list[StoredRun]) -> list[str]:
     """Name the runs as shortly as tells them apart."""
     names = [run.name for run in found]
     if len(set(names)) == len(names):
         return names
-    return [f"{run.experiment}/{run.id}" for run in found]
+    names = [f"{run.experiment}/{run.id}" for run in found]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{run.experiment}/{run.id} {run.uuid[:8]}" for run in found]
 
 
 def _get(column: dict[Any, Any], key: Any, name: str) -> Any:

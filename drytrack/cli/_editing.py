@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from drytrack._store_journal import JournalRun, JournalStore
 from drytrack.cli import _output
-from drytrack.cli._listing import describe
+from drytrack.cli._listing import LIVE, describe
 from drytrack.cli._options import RUN, Settings, common, find_run
 from drytrack.core._record import check_free, read_record
+from drytrack.core.exceptions import RunHeldError
 
 if TYPE_CHECKING:
-    from drytrack._store_journal import JournalRun
     from drytrack._summaries import Better
+    from drytrack.store import StoredRun
 
 DIRECTIONS = ["lower", "higher", "none"]
 
@@ -74,7 +76,11 @@ def goal(
 ) -> None:
     """Declare whether lower or higher values of a metric are better, or show it."""
     store = settings.store
-    if experiment not in store.experiments():
+    if isinstance(store, JournalStore):
+        known = store.experiments()
+    else:
+        known = [run.experiment for run in store.runs()]
+    if experiment not in known:
         raise click.UsageError(f"There is no experiment {experiment!r}.")
     if metric is not None:
         if better is None:
@@ -96,25 +102,40 @@ def goal(
 def delete(settings: Settings, runs: tuple[str, ...], yes: bool) -> None:
     """Delete the record, journal and blobs of runs; a running one is refused.
 
-    What trackers wrote elsewhere, such as CSV files, stays.
+    What trackers wrote elsewhere, such as CSV files, stays. Of a database, only
+    its rows are deleted.
     """
     found = list(
-        {run.path: run for run in (find_run(settings, r) for r in runs)}.values()
+        {run.uuid: run for run in (find_run(settings, r) for r in runs)}.values()
     )
     for run in found:  # all of them before the first is gone
-        check_free(read_record(run.path))
+        _refuse_held(run)
     names = [f"{run.experiment}/{run.id}" for run in found]
+    where = "" if isinstance(settings.store, JournalStore) else " from the database"
     if not yes:
-        click.confirm(f"Delete {', '.join(names)} for good?", abort=True, err=True)
+        question = f"Delete {', '.join(names)}{where} for good?"
+        click.confirm(question, abort=True, err=True)
     for run in found:
         run.delete()
     if settings.as_json:
         _output.print_json({"deleted": names})
     else:
-        click.echo(f"Deleted {', '.join(names)}.")
+        click.echo(f"Deleted {', '.join(names)}{where}.")
 
 
-def _say(settings: Settings, run: JournalRun, text: str) -> None:
+def _refuse_held(run: StoredRun) -> None:
+    """Refuse a run that goes on."""
+    if isinstance(run, JournalRun):
+        check_free(read_record(run.path))
+    elif run.status in LIVE:
+        msg = (
+            f"Run {run.id!r} of experiment {run.experiment!r} is {run.status}. Wait "
+            f"until it ends, or stop it."
+        )
+        raise RunHeldError(msg)
+
+
+def _say(settings: Settings, run: StoredRun, text: str) -> None:
     if settings.as_json:
         _output.print_json(describe(run))
     elif text:

@@ -10,13 +10,12 @@ import click
 from drytrack._conditions import name_statistic, parse_condition
 from drytrack.cli import _output
 from drytrack.cli._curves import print_series
-from drytrack.cli._options import RUN, Settings, common, find_run
+from drytrack.cli._options import RUN, Settings, common, find_local, find_run
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from drytrack._store_journal import JournalRun
     from drytrack.store import StoredRun
 
 LIVE = ("running", "stalled")
@@ -57,7 +56,7 @@ def runs(
         )
         return
     if not found:
-        click.echo(f"No runs in {settings.par_dir}.", err=True)
+        click.echo(f"No runs in {settings.store.url}.", err=True)
         return
     console = _output.make_console()
     for name in dict.fromkeys(run.experiment for run in found):
@@ -105,7 +104,7 @@ def show(settings: Settings, run: str) -> None:
         _output.print_json(
             {
                 **describe(found),
-                "folder": str(found.path),
+                "folder": str(path) if (path := find_local(found)) else None,
                 "params": found.params(),
                 "values": found.values(),
                 "metrics": list(found.summary()),
@@ -171,10 +170,10 @@ def _pick(run: StoredRun, names: tuple[str, ...]) -> dict[str, float | None]:
     return picked
 
 
-def _print_state(console: Console, run: JournalRun) -> None:
+def _print_state(console: Console, run: StoredRun) -> None:
     from rich.text import Text
 
-    attempts = run.record["attempts"]
+    attempts = run.record.get("attempts")
     environment = attempts[-1].get("environment", {}) if attempts else {}
     title = Text(f"{run.experiment}/{run.id}", style="bold")
     if run.name != run.id:
@@ -190,7 +189,7 @@ def _print_state(console: Console, run: JournalRun) -> None:
         "notes": run.notes,
         "about": run.description or "",
         "uuid": run.uuid,
-        "folder": run.path,
+        "folder": find_local(run) or "",
         "host": environment.get("host", ""),
         "command": " ".join(map(str, environment.get("command_line") or ())),
         "git": _describe_git(environment.get("git")),

@@ -273,7 +273,8 @@ def _retry_locked(action: Callable[[], None]) -> None:
 
 # -- which one -------------------------------------------------------------------
 
-_lock = threading.Lock()
+# Reentrant: the garbage collector may let a database go, from wherever it runs.
+_lock = threading.RLock()
 _open: dict[tuple[object, ...], Database] = {}
 
 
@@ -294,6 +295,7 @@ def open_database(place: sa.Engine | sa.URL) -> Database:
             engine = _make_engine(place) if isinstance(place, sa.URL) else place
             database = _open[key] = Database(engine, is_owned=is_owned)
         database._users += 1
+        _open[key] = database  # it may have been let go a moment ago
     return database
 
 
