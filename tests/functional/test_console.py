@@ -116,7 +116,9 @@ def run_in_terminal(script, *args, columns, interrupt_at=None):
     master, slave = pty.openpty()
     size = struct.pack("HHHH", 50, columns, 0, 0)
     fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
-    env = {**os.environ, "TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    # Python 3.13 colours its tracebacks.
+    plain = {"PYTHONIOENCODING": "utf-8", "PYTHON_COLORS": "0"}
+    env = {**os.environ, "TERM": "xterm", **plain}
     process = subprocess.Popen(
         [sys.executable, str(script), *args],
         stdin=slave,
