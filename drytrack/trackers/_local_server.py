@@ -37,7 +37,11 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 @contextlib.contextmanager
 def serve(
-    module: str, arguments: Callable[[int], Sequence[str]], port: int
+    module: str,
+    arguments: Callable[[int], Sequence[str]],
+    port: int,
+    *,
+    mark: str = "",
 ) -> Iterator[str]:
     """Run a module of Python that serves a page, and stop it at the end.
 
@@ -45,6 +49,8 @@ def serve(
         module: The module, as for ``python -m``.
         arguments: Returns its arguments for a port; they must name `HOST`.
         port: Where to serve; the next free port is taken where it is in use.
+        mark: What the server answers at this very path, so that no other one can
+            be taken for it that was quicker to take the port.
 
     Yields:
         The address of the page, which answers.
@@ -64,7 +70,7 @@ def serve(
             start_new_session=True,  # a group of its own, which Ctrl-C spares
         )
         try:
-            if _wait_until_up(process, found):
+            if _wait_until_up(process, found, mark):
                 yield f"http://{HOST}:{found}/"
                 return
         finally:
@@ -112,7 +118,7 @@ def _free_port(first: int, count: int) -> int:
             return port
     msg = (
         f"No port from {first} to {first + count - 1} is free on {HOST}. Pass another "
-        f"one: launch_dashboard(port=…)."
+        f"one: port=…."
     )
     raise BackendError(msg)
 
@@ -128,17 +134,18 @@ def _can_bind(port: int) -> bool:
     return True
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], port: int) -> bool:
+def _wait_until_up(process: subprocess.Popen[bytes], port: int, mark: str) -> bool:
     deadline = time.monotonic() + START_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline:
         connection = http.client.HTTPConnection(HOST, port, timeout=5)
         try:
-            connection.request("GET", "/")
-            connection.getresponse().read()
+            connection.request("GET", f"/{mark}")
+            answer = connection.getresponse().read()
         except (OSError, http.client.HTTPException):
-            time.sleep(0.1)
-        else:
-            return process.poll() is None
+            answer = None
         finally:
             connection.close()
+        if answer is not None and mark in ("", answer.decode(errors="replace")):
+            return process.poll() is None
+        time.sleep(0.1)
     return False

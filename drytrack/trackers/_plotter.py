@@ -32,6 +32,9 @@ FigureT = TypeVar("FigureT")
 SHARE = 0.1
 """How much of the time drawing may take: it competes with the training thread."""
 
+RETRY_S = 1.0
+"""Seconds after a failure at the least before an update is tried again."""
+
 
 class BasePlotter(MemoryMetrics, Generic[FigureT]):
     r"""Draws the metrics of a run; a subclass draws one metric, and that is all.
@@ -52,12 +55,14 @@ class BasePlotter(MemoryMetrics, Generic[FigureT]):
 
     Attributes:
         in_place: Whether an update is given the figure of the one before.
-        packages: What must be installed, all of it in the extra ``plot``.
+        packages: What must be installed.
+        extra: The extra of drytrack that installs it.
     """
 
     background = True
     in_place: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ("numpy", "tsdownsample")
+    extra: ClassVar[str] = "plot"
     notify = MemoryMetrics.notify.extend()
 
     def __init__(
@@ -91,7 +96,7 @@ class BasePlotter(MemoryMetrics, Generic[FigureT]):
             MissingDependencyError: If a package is not installed.
         """
         super().__init__()
-        _require(type(self).__name__, self.packages)
+        _require(type(self).__name__, self.packages, self.extra)
         self._models = names(models)
         self._loader = metric_loader
         self._every_s = every_s
@@ -246,9 +251,7 @@ class BasePlotter(MemoryMetrics, Generic[FigureT]):
                 if wait <= 0:
                     self._update()
                 else:  # no further event may come for a long time
-                    self._timer = threading.Timer(wait, self._update_late)
-                    self._timer.daemon = True
-                    self._timer.start()
+                    self._set_timer(wait)
 
     @notify.register
     def _end(self, event: log_events.StopExperimentEvent) -> None:
@@ -264,13 +267,18 @@ class BasePlotter(MemoryMetrics, Generic[FigureT]):
             self._figures = {}
         super().clean_up()
 
+    def _set_timer(self, wait_s: float) -> None:
+        self._timer = threading.Timer(wait_s, self._update_late)
+        self._timer.daemon = True
+        self._timer.start()
+
     def _drop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _update_late(self) -> None:
-        """Update on a timer's thread; a failure is told by the next `flush`."""
+        """Update on a timer's thread; try again, and let `flush` tell, if it fails."""
         with self._draw_lock:
             if self._timer is not threading.current_thread():
                 return  # it has been cancelled
@@ -279,6 +287,9 @@ class BasePlotter(MemoryMetrics, Generic[FigureT]):
                 self._update()
             except Exception as err:  # noqa: BLE001  # raised where it is isolated
                 self._late_error = err
+                self._set_timer(max(RETRY_S, self._due - time.monotonic()))
+            else:
+                self._late_error = None
 
     def _update(self) -> None:
         with self._lock:
@@ -378,10 +389,10 @@ class BasePlotter(MemoryMetrics, Generic[FigureT]):
         raise LookupError(msg)
 
 
-def _require(who: str, packages: Collection[str]) -> None:
+def _require(who: str, packages: Collection[str], extra: str) -> None:
     for package in packages:
         if not _is_installed(package):
-            msg = f'{who} needs the {package} package: pip install "drytrack[plot]"'
+            msg = f'{who} needs the {package} package: pip install "drytrack[{extra}]"'
             raise MissingDependencyError(msg)
 
 
