@@ -693,8 +693,22 @@ def test_costs_tell_calls_and_times_of_the_journal_and_each_tracker(experiment):
     assert costs["Slow"].calls == costs["behind"].calls == 161
     assert costs["Slow"].training_s > 0.1 > costs["behind"].training_s == 0
     assert costs["behind"].worker_s > 0.1 > costs["Slow"].worker_s == 0
-    assert 0 < costs["Slow"].share <= 1.5
+    assert 0 < costs["Slow"].share <= 1.0
     assert costs["idle"].calls == 0
+
+
+def test_all_costs_together_are_a_part_of_the_run(experiment):
+    class PausesWhenTimed(Keeper):
+        def check(self, event):
+            if isinstance(event, log_events.StepMetricEvent) and event.step == 8:
+                time.sleep(0.05)  # the one of 64 that stands for all
+
+    experiment.trackers.subscribe(PausesWhenTimed())
+    with experiment.create_run() as run:
+        publish(1, 64)
+        costs = run.costs()
+
+    assert 0.5 < sum(cost.share for cost in costs) <= 1.0 + 1e-9
 
 
 def test_a_run_that_trackers_slowed_down_says_so(experiment, caplog):
