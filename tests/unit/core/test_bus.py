@@ -15,6 +15,7 @@ from drytrack.core import _bus, log_events
 from drytrack.core.exceptions import (
     BusBusyError,
     DrytrackWarning,
+    RequiredTrackerError,
     TrackerExceptionWarning,
 )
 from drytrack.core.log_events import (
@@ -720,3 +721,125 @@ def test_the_stop_event_is_the_last_and_everyone_gets_it(experiment):
     for tracker in (failing, recorder):
         assert isinstance(tracker.seen[-1], StopExperimentEvent)
         assert tracker.seen[-1] == log_events.StopExperimentEvent.unpublished("e", "r")
+
+
+# -- corners ----------------------------------------------------------------------
+
+
+def test_an_event_published_at_the_start_comes_after_the_start(experiment):
+    class Eager(Tracker):
+        notify = Tracker.notify.extend()
+
+        @notify.register
+        def _start(self, event: StartExperimentEvent) -> None:
+            TextEvent("s", "n", 1, "early")
+
+    recorder = Recorder()
+    experiment.trackers.subscribe(Eager(), recorder)
+
+    with experiment.create_run(record=False):
+        pass
+
+    assert recorder.names() == [
+        "StartExperimentEvent",
+        "TextEvent",
+        "StopExperimentEvent",
+    ]
+
+
+def test_an_error_that_cannot_be_told_does_no_harm(experiment):
+    class Speechless(Exception):  # noqa: N818  # its name does not matter
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    recorder = Recorder()
+    experiment.trackers.subscribe(Failing(1, error=Speechless), recorder)
+
+    with experiment.create_run(record=False):
+        with pytest.warns(TrackerExceptionWarning, match="Speechless"):
+            publish(1)
+        publish(2)
+
+    assert len(recorder.of(MetricEvent)) == 2
+
+
+def test_a_required_tracker_that_fails_at_the_start_stops_the_run(experiment):
+    recorder, failing = Recorder(), Failing(start=True)
+    experiment.trackers.subscribe(recorder, Required(failing))
+    run = experiment.create_run(record=False)
+
+    with pytest.raises(
+        RequiredTrackerError, match=r"needs its tracker 'Failing'\..*no start"
+    ) as caught:
+        run.start()
+
+    assert isinstance(caught.value.__cause__, OSError)
+    assert run.status == "failed"
+    assert (recorder.cleaned, failing.cleaned) == (1, 1)
+    assert recorder.names() == ["StartExperimentEvent", "StopExperimentEvent"]
+    failing.fail_at_start = False
+    with experiment.create_run(record=False):  # no run is left behind
+        publish()
+
+
+def test_a_handler_that_waits_for_a_thread_that_publishes_does_not_hang_on_a_new_type(
+    experiment, monkeypatch
+):
+    monkeypatch.setattr(_bus, "BUSY_TIMEOUT_S", 0.2)
+    errors: list[BaseException] = []
+    recorder = Recorder()
+
+    def wait_for_thread(event: MetricEvent) -> None:
+        errors.extend(run_threads(run.bind(lambda: TextEvent("s", "n", 1, "t"))))
+
+    experiment.trackers.subscribe(Reacting(wait_for_thread), recorder)
+    with experiment.create_run(record=False) as run:
+        publish()
+        TextEvent("s", "n", 2, "after")
+
+    assert [type(err) for err in errors] == [BusBusyError]
+    assert "TextEvent waited 0.2 s for a handler" in str(errors[0])
+    assert [event.step for event in recorder.of(TextEvent)] == [2]
+
+
+def test_a_tracker_that_a_handler_removed_is_not_called_any_more(experiment):
+    class Closed(Recorder):
+        notify = Recorder.notify.extend()
+
+        @notify.register
+        def _use(self, event: MetricEvent) -> None:
+            assert not self.cleaned, "called after clean_up"
+            self.seen.append(event)
+
+    experiment.trackers.subscribe(
+        Reacting(lambda event: experiment.trackers.remove("Closed")),
+        Closed(),
+    )
+
+    with experiment.create_run(record=False):
+        publish()
+
+
+def test_a_handler_that_waits_for_the_main_thread_to_publish_does_not_hang(
+    experiment, monkeypatch
+):
+    monkeypatch.setattr(_bus, "BUSY_TIMEOUT_S", 0.2)
+    inside, proceed = threading.Event(), threading.Event()
+
+    def wait(event: MetricEvent) -> None:
+        inside.set()
+        assert proceed.wait(10)
+
+    recorder = Recorder()
+    experiment.trackers.subscribe(Reacting(wait), recorder)
+    with experiment.create_run(record=False) as run:
+        TextEvent("s", "n", 0, "before")
+        thread = threading.Thread(target=run.bind(publish))
+        thread.start()
+        inside.wait(10)
+        try:
+            with pytest.raises(BusBusyError):
+                TextEvent("s", "n", 1, "t")
+        finally:
+            proceed.set()
+            thread.join()
