@@ -232,7 +232,9 @@ def _explain(run: Run[Any], error: RequiredTrackerError) -> RequiredTrackerError
     if cause is None or not failed:
         return error
     what = say(cause).rstrip(". ")
-    cure = next((cure for sign, cure in _CURES if sign.search(what)), "Correct that")
+    cure = "Correct that"
+    if not isinstance(cause, TypeError):  # a wrong option may be called api_key
+        cure = next((cure for sign, cure in _CURES if sign.search(what)), cure)
     return RequiredTrackerError(
         f"Backend {failed[0]!r} cannot start: {what}. {cure}, or go on without it: "
         f"on_backend_error='warn'."

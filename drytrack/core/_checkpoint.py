@@ -27,7 +27,13 @@ OPENING_TIMEOUT_S: Final = 10.0
 
 
 def pack(run: Run[Any]) -> dict[str, str]:
-    """Return what is needed to go on with a run, on whatever machine."""
+    """Return what is needed to go on with a run, on whatever machine.
+
+    On a rank that does not track this is nothing: of a key that several ranks have,
+    a distributed checkpoint keeps the value of any one of them.
+    """
+    if not run.is_main:
+        return {}
     record = run._record_data if run._record is None else run._record.data
     kept = run.bus.kept() if run.status != "created" else record.get("trackers", {})
     attempts = [
@@ -51,11 +57,13 @@ def pack(run: Run[Any]) -> dict[str, str]:
 
 
 def unpack(state: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the content of a state; None where it was saved before a run.
+    """Return the content of a state; None where there was no run to save.
 
     Raises:
         RecordError: If it is none of ours, or of a newer version.
     """
+    if isinstance(state, Mapping) and not state:  # of a rank that does not track
+        return None
     text = state.get(KEY) if isinstance(state, Mapping) else None
     if text == "":
         return None
@@ -85,7 +93,8 @@ class RunState:
         """Return what a checkpoint keeps of the run; at any time.
 
         Returns:
-            A text under one key, for ``experiment.load_state_dict``.
+            A text under one key, for ``experiment.load_state_dict``; nothing on a
+            rank that does not track.
         """
         # A hosted run has an id once it is open there, which takes a moment.
         deadline = time.monotonic() + OPENING_TIMEOUT_S
@@ -144,7 +153,7 @@ class ExperimentState:
             return runs[-1].state_dict()
         if self._loaded is not None:
             return {KEY: json.dumps(self._loaded)}
-        return self._ended_state or {KEY: ""}
+        return {KEY: ""} if self._ended_state is None else self._ended_state
 
     def load_state_dict(self: Any, state_dict: Mapping[str, Any]) -> None:
         """Let the next run that is created go on with the one of a checkpoint.

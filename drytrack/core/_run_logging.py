@@ -570,7 +570,7 @@ class RunLogging:
         One that is just being opened is waited for.
 
         Args:
-            name: Its name, or its class name.
+            name: Its name, that of its class, or that of its module: ``wandb``.
 
         Returns:
             The tracker; None where there is none of that name, or it failed.
@@ -580,7 +580,7 @@ class RunLogging:
             found = [
                 guest
                 for guest in self.bus.guests.values()
-                if type(guest.tracker.innermost).__name__ == name
+                if name in _names_of(type(guest.tracker.innermost))
             ]
             if len(found) != 1:
                 return None
@@ -762,6 +762,10 @@ _SILENT: Final = (
     "log_text",
     "scalar",
 )
+
+
+def _names_of(cls: type) -> tuple[str, str]:
+    return cls.__name__, cls.__module__.rpartition(".")[2]
 
 
 def _do_nothing(*args: object, **kwargs: object) -> None:

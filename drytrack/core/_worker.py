@@ -191,6 +191,8 @@ class Worker:
             self._fail(start, error, suspend=True)
             return False
         self._opened = True
+        # What the tracker has loaded may have exit handlers that shut it down.
+        self.bus.run.end_first_at_exit()
         if self.position == self.bus.start_seq - 1:
             self.cursor = self.position = self.bus.start_seq
         if start.resumed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import re
 import subprocess
@@ -20,12 +21,12 @@ PRELUDE = PROGRAM.findall(PAGE)[0]
 # A word in a program → the modules that it cannot run without.
 NEEDS = {
     '"wandb': ["wandb"],
-    '"mlflow"': ["mlflow"],
+    '"mlflow': ["mlflow"],
     'tensorboard"': ["tensorboardX"],
     "launch_dashboard": ["tensorboard"],
     "lightning": ["lightning"],
     "log_system_metrics": ["psutil"],
-    "from_config": ["pydantic"],
+    "import torch": ["torch"],
 }
 
 # The same for what is found afterwards in the folder.
@@ -33,7 +34,7 @@ LEAVES = {
     '"csv': "**/csv/**/*.csv",
     ',csv"': "**/csv/**/*.csv",
     '"wandb': "**/offline-run-*/*.wandb",
-    '"mlflow"': "**/mlflow.db",
+    '"mlflow': "**/mlflow.db",
     'tensorboard"': "**/events.out.tfevents.*",
 }
 
@@ -46,10 +47,11 @@ def programs():
         if title in ("Lightning", "From configuration, state aware"):
             found = ["\n\n".join(found)]
         for number, code in enumerate(found, 1):
-            yield pytest.param(code, id=f"{title} {number}")
+            heavy = any(word in code for word in NEEDS)
+            marks = pytest.mark.backend if heavy else pytest.mark.slow
+            yield pytest.param(code, id=f"{title} {number}", marks=marks)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("code", list(programs()))
 def test_a_program_runs_as_it_stands(code, tmp_path):
     for word, modules in NEEDS.items():
@@ -82,5 +84,10 @@ def test_a_program_runs_as_it_stands(code, tmp_path):
         assert '"completed"' in record.read_text(encoding="utf-8")
 
 
-def test_what_is_shown_before_is_never_run():
-    assert PAGE.count("```py\n") == PAGE.count("\nBefore")
+def test_each_program_of_old_has_a_new_one_behind_it():
+    blocks = re.findall(r"^(Before|After)?.*\n\n```(py|python)\n", PAGE, re.MULTILINE)
+    kinds = [kind for _, kind in blocks]
+
+    assert kinds.count("py") == len(re.findall(r"^Before", PAGE, re.MULTILINE))
+    assert not any(pair == ("py", "py") for pair in itertools.pairwise(kinds))
+    assert kinds[-1] == "python"

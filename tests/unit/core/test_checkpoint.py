@@ -129,6 +129,25 @@ def test_a_state_from_before_the_first_run_changes_nothing(experiment):
         assert run.attempt == 1
 
 
+def test_a_rank_that_does_not_track_keeps_nothing_and_takes_what_the_main_one_kept(
+    experiment, tmp_path, server
+):
+    with experiment.create_run() as run:
+        state = experiment.state_dict()
+    other = make_experiment(tmp_path / "here", server)
+    with other.create_run(rank=1):
+        assert other.state_dict() == {}
+    assert other.state_dict() == {}
+
+    restarted = make_experiment(tmp_path / "here", server)
+    restarted.load_state_dict({})
+    restarted.load_state_dict(state)
+    with restarted.create_run(rank=1) as again:
+        pass
+
+    assert (again.id, again.uuid, again.attempt) == (run.id, run.uuid, 2)
+
+
 def test_a_loaded_state_counts_once(experiment, tmp_path, server):
     with experiment.create_run("a") as run:
         state = run.state_dict()
@@ -166,7 +185,15 @@ def test_a_created_run_takes_its_own_state_alone(experiment):
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"run": None}, {"run": "text"}, {"run": "{}"}, None, {"run": "[1]"}]
+    "state",
+    [
+        {"other": ""},
+        {"run": None},
+        {"run": "text"},
+        {"run": "{}"},
+        None,
+        {"run": "[1]"},
+    ],
 )
 def test_what_is_no_state_is_refused(experiment, state):
     with pytest.raises(RecordError, match="no state of a run"):

@@ -30,6 +30,7 @@ from drytrack.core.log_events import (
 )
 from drytrack.core.track import Tracker
 from drytrack.testing import Recorder
+from drytrack.trackers.base import Backend
 from drytrack.trackers.csv import CSVDumper
 
 
@@ -531,6 +532,33 @@ def test_a_backend_is_found_by_its_name_in_the_run(experiment, tmp_path):
         assert run.get_backend(csv.name) is csv
         assert run.get_backend("CSVDumper") is csv
         assert run.get_backend("wandb") is None
+
+
+def test_a_backend_under_another_name_is_found_by_its_module(experiment, tmp_path):
+    csv = CSVDumper(tmp_path)
+    experiment.trackers.subscribe(tables=csv)
+
+    with experiment.create_run() as run:
+        assert run.get_backend("csv") is csv
+
+
+def test_an_ended_run_still_knows_its_backends(experiment, tmp_path):
+    class Remote(Backend):
+        def open(self, info):
+            pass
+
+        def log_metrics(self, metrics, at):
+            pass
+
+        def finish(self, status, error):
+            pass
+
+    experiment.trackers.subscribe(Remote())
+    with experiment.create_run() as run:
+        backend = run.get_backend("Remote")
+
+    assert backend is not None
+    assert run.get_backend("Remote") is backend
 
 
 def test_on_another_rank_nothing_is_logged_and_nothing_raises(experiment, tmp_path):
