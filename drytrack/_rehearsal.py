@@ -119,7 +119,7 @@ def publish(epoch: int, metrics: Mapping[str, float], model: str = "model") -> N
 def settle(tracker: Tracker) -> None:
     """Let the worker thread of a background tracker come to what was published."""
     if tracker.background:
-        _current.current_run().flush(timeout_s=10.0)
+        _current.current_run().flush(timeout_s=60.0)
 
 
 def watching(tracker: Tracker) -> tuple[Tracker, StartExperimentEvent]:

@@ -53,8 +53,9 @@ class Backend(Dumper, abc.ABC):
     therefore survive a `flush` that fails.
 
     A killed process, and a replay, bring events again that the tool alone knows
-    to have. One that can be asked keeps `seq` beside what it is given, and tells
-    the newest one by `last_seq`: what is not newer is kept away as well.
+    to have. One that can be asked keeps `seq` beside what it is given, or
+    `taken_seq` beside what it flushes, and tells the newest one by `last_seq`:
+    what is not newer is kept away as well.
 
     **Resumed runs.** Put what identifies the run over there into ``self.state``
     when it is opened (``self.state["run_id"] = …``): it is there again when the
@@ -266,6 +267,16 @@ class Backend(Dumper, abc.ABC):
     def url(self) -> str | None:
         """The page of the run; None where there is none."""
         return None
+
+    # -- for a backend -----------------------------------------------------------
+
+    @property
+    def taken_seq(self) -> int:
+        """Newest sequence number of what the methods have taken; 0 for none.
+
+        What to keep beside what is flushed, for `last_seq` to tell.
+        """
+        return max(0, int(self._taken))
 
     # -- for whoever drives one --------------------------------------------------
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import io
 import itertools
 import json
 import os
+import pathlib
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from drytrack.core._atomic import replace_file
 from drytrack.trackers._backend import (
     At,
     Backend,
@@ -24,7 +27,6 @@ from drytrack.trackers._backend import (
 from drytrack.trackers._name_rule import NameRule
 
 if TYPE_CHECKING:
-    import pathlib
     from types import ModuleType
 
 __all__ = ["Aim"]
@@ -32,8 +34,14 @@ __all__ = ["Aim"]
 MAX_BINS = 512
 """Aim's limit for a distribution."""
 
-OPEN_TIMEOUT_S = 5.0
+OPEN_TIMEOUT_S = 30.0
 """How long another process may take to make the repository."""
+
+MEMORY_S = 1.0
+"""Longer than Aim remembers which runs a repository had."""
+
+HASHES = "drytrack"
+"""The folder of a local repository that says which run is whose: uuid → hash."""
 
 _opening = threading.Lock()
 
@@ -42,8 +50,9 @@ class Aim(Backend):
     """Writes the run to an Aim repository, by default ``<par_dir>/aim``.
 
     Aim keeps one value for each step of a metric and context: what comes again
-    after a crash, by catching up or by a replay, takes the place of itself. The
-    run of a resumed run goes on under its hash. Contexts are Aim's own.
+    after a crash takes the place of itself, and what is not newer than the run's
+    ``drytrack.seq`` is not written again. A run that is resumed or replayed goes
+    on under its hash. Contexts are Aim's own.
 
     Aim reads a run once it is in its index, which ``aim up`` and ``aim storage
     reindex`` bring up to date.
@@ -90,33 +99,31 @@ class Aim(Backend):
         """Begin the run, or go on in it."""
         self._run = None
         aim = import_backend("aim", extra="aim", tracker="Aim")
-        folder = (self.par_dir or info.par_dir) / self.folder_name
-        repo = os.fspath(self._repo or folder)
-        is_local = "://" not in repo
-        if is_local:
-            os.makedirs(repo, exist_ok=True)  # noqa: PTH103  # it is text by now
-        known = self.state.get("hash")
-        self._run = _open(
-            aim,
-            known,
-            repo=repo,
-            experiment=info.experiment,
-            # Of a process that was killed nobody takes back the lock.
-            force_resume=known is not None,
-            **self._options,
+        repo = os.fspath(
+            self._repo or (self.par_dir or info.par_dir) / self.folder_name
         )
+        folder = None if "://" in repo else pathlib.Path(repo).absolute()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        options = {"repo": repo, "experiment": info.experiment, **self._options}
+        self._run = self._find_run(aim, folder, info.uuid, options)
+        if self._run is None:
+            self._run = _open(aim, None, options)
         self.state["hash"] = self._run.hash
+        if folder is not None and info.uuid is not None:
+            (folder / HASHES).mkdir(exist_ok=True)
+            replace_file(folder / HASHES / info.uuid, self._run.hash.encode())
         _watch_forks()
+        self._told = int(self._run.get(("drytrack", "seq"), 0))
         self._run.name = info.run_id
         if info.description:
             self._run.description = info.description
         for tag in set(info.tags) - set(self._run.tags):
             self._run.add_tag(tag)
         uri = self._artifacts_uri
-        if uri is None and is_local:
-            uri = (folder / "artifacts").absolute().as_uri()
-            if self._repo is not None:
-                uri = f"file://{os.path.abspath(repo)}/artifacts"  # noqa: PTH100
+        if uri is None and folder is not None:
+            # Aim takes what follows for a path as it is: no %20 for a space.
+            uri = f"file://{(folder / 'artifacts').as_posix()}"
         if uri is not None:
             self._run.set_artifacts_uri(uri)
         self._can_take_artifacts = uri is not None
@@ -124,12 +131,24 @@ class Aim(Backend):
             "run_id": info.run_id,
             "uuid": info.uuid,
             "attempt": info.attempt,
+            "seq": self._told,
         }
+
+    def last_seq(self) -> int | None:
+        """Return the sequence number that was written with the last flush."""
+        return self._told
+
+    def flush(self) -> None:
+        """Write how far the run goes."""
+        if self._run is not None and self.taken_seq > self._told:
+            self._told = self.taken_seq
+            self._run["drytrack", "seq"] = self._told
 
     def finish(self, status: str, error: Mapping[str, str] | None) -> None:
         """Say how it ended, and close the run."""
         if self._run is None:
             return
+        self.flush()
         run, self._run = self._run, None
         run["status"] = status
         if error is not None:
@@ -229,6 +248,33 @@ class Aim(Backend):
 
     # -- inside --------------------------------------------------------------------
 
+    def _find_run(
+        self,
+        aim: ModuleType,
+        folder: pathlib.Path | None,
+        uuid: str | None,
+        options: Mapping[str, Any],
+    ) -> Any:
+        """Open the run that is there already; return None where there is none."""
+        from aim.sdk.errors import MissingRunError
+
+        known = self.state.get("hash")
+        if folder is not None and uuid is not None:
+            # What is known may be of another repository, or nothing at all.
+            with contextlib.suppress(FileNotFoundError):
+                known = (folder / HASHES / uuid).read_text(encoding="ascii")
+        if known is None:
+            return None
+        deadline = time.monotonic() + MEMORY_S
+        while True:
+            try:
+                # Of a process that was killed nobody takes back the lock.
+                return _open(aim, known, {**options, "force_resume": True})
+            except MissingRunError:
+                if time.monotonic() > deadline:
+                    return None
+            time.sleep(0.1)
+
     def _track(self, name: str, value: Any, at: At) -> None:
         self._run.track(
             value,
@@ -239,7 +285,7 @@ class Aim(Backend):
         )
 
 
-def _open(aim: ModuleType, known: str | None, **options: Any) -> Any:
+def _open(aim: ModuleType, known: str | None, options: Mapping[str, Any]) -> Any:
     """Open a run; of several that would make the repository, let one do it."""
     deadline = time.monotonic() + OPEN_TIMEOUT_S
     while True:

@@ -93,8 +93,8 @@ class DVCLive(Backend):
         if self._live is None:
             return
         self._live.make_summary()
-        if self._uuid is not None and self._taken > self._noted:
-            self._noted = int(self._taken)
+        if self._uuid is not None and self.taken_seq > self._noted:
+            self._noted = self.taken_seq
             note = {"uuid": self._uuid, "seq": self._noted}
             replace_file(self._note, json.dumps(note).encode())
 

@@ -107,7 +107,7 @@ class MLflow(Backend):
         self._max_value = getattr(validation, "MAX_PARAM_VAL_LENGTH", 500)
         self._info = info
         self._metrics: list[Any] = []
-        self._told = 0.0
+        self._told = 0
         self._params: dict[str, Any] = {}
         self._parent_linked = info.parent_uuid is None
         with _first_call:
@@ -124,7 +124,7 @@ class MLflow(Backend):
 
     def last_seq(self) -> int | None:
         """Return the sequence number that went with the newest batch."""
-        return int(self._told)
+        return self._told
 
     def flush(self) -> None:
         """Send the metrics that were taken, and how far they go."""
@@ -135,12 +135,12 @@ class MLflow(Backend):
             self._client.log_batch(self._run_id, metrics=batch)
             del self._metrics[: len(batch)]
         tags = []
-        if self._taken > self._told and self._info.uuid:
-            tags = [self._entities.RunTag(SEQ_TAG, str(int(self._taken)))]
+        if self.taken_seq > self._told and self._info.uuid:
+            tags = [self._entities.RunTag(SEQ_TAG, str(self.taken_seq))]
         if self._metrics or tags:
             self._client.log_batch(self._run_id, metrics=self._metrics, tags=tags)
             self._metrics = []
-            self._told = max(self._told, self._taken)
+            self._told = max(self._told, self.taken_seq)
 
     def finish(self, status: str, error: Mapping[str, str] | None) -> None:
         """End the run over there; an error becomes tags and an artifact."""

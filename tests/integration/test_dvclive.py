@@ -23,6 +23,7 @@ from drytrack.trackers.dvclive import DVCLive
 
 pytestmark = [
     pytest.mark.backend,
+    pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
     pytest.mark.skipif(
         importlib.util.find_spec("dvclive") is None, reason="needs dvclive"
     ),
@@ -203,7 +204,7 @@ def test_a_killed_run_has_every_value_once_after_a_resume(tmp_path):
 
 def test_two_processes_write_their_runs_side_by_side(tmp_path):
     for process in [child(tmp_path, name, "go") for name in ("left", "right")]:
-        assert process.wait(100) == 0
+        assert process.wait(300) == 0
 
     for name in ("left", "right"):
         assert len(metrics_in(folder_of(tmp_path, name))["train/loss"]) == 20

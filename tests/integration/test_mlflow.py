@@ -28,6 +28,7 @@ from drytrack.trackers.mlflow import MLflow
 
 pytestmark = [
     pytest.mark.backend,
+    pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
     pytest.mark.skipif(
         importlib.util.find_spec("mlflow") is None, reason="needs mlflow"
     ),
@@ -301,7 +302,7 @@ def test_a_killed_run_goes_on_in_the_same_hosted_run(tmp_path):
 
 def test_two_processes_log_at_once(tmp_path):
     for process in [child(tmp_path, name, "go") for name in ("left", "right")]:
-        assert process.wait(100) == 0
+        assert process.wait(300) == 0
 
     client = client_of(tmp_path)
     for name in ("left", "right"):
@@ -386,7 +387,7 @@ class Server:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
@@ -426,6 +427,7 @@ def test_a_server_that_dies_and_comes_back_has_everything(tmp_path, server):
             time.sleep(0.01)
         server.start()
         experiment.trackers.resume("mlflow")
+        assert run.flush(300)
 
     client = client_of(server.uri)
     stored = run_named(client)
@@ -434,7 +436,7 @@ def test_a_server_that_dies_and_comes_back_has_everything(tmp_path, server):
     assert stored.info.status == "FINISHED"
     assert artifacts(client, stored) == ["params.json"]
     assert tracker.url.startswith(f"{server.uri}/#/experiments/")
-    assert longest < 5  # it never waited for a time-out
+    assert longest < 20  # it never waited for a time-out
 
 
 def test_a_server_that_is_not_there_costs_the_run_nothing(tmp_path):

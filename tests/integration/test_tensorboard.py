@@ -30,6 +30,7 @@ from drytrack.trackers.tensorboard import TensorBoard
 
 pytestmark = [
     pytest.mark.backend,
+    pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
     pytest.mark.skipif(
         importlib.util.find_spec("tensorboardX") is None, reason="needs tensorboardX"
     ),
@@ -248,14 +249,14 @@ def test_a_replay_writes_nothing_twice(tmp_path):
 
 def test_two_processes_write_their_runs_side_by_side(tmp_path):
     for process in [child(tmp_path, name, 20) for name in ("left", "right")]:
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
 
     for name in ("left", "right"):
         assert len(points(folder_of(tmp_path, name), "train/loss")) == 20
 
 
 def test_secrets_are_not_written(tmp_path):
-    assert child(tmp_path, "run", 1).wait(60) == 0
+    assert child(tmp_path, "run", 1).wait(300) == 0
 
     files = [p for p in (tmp_path / "tensorboard").rglob("*") if p.is_file()]
     assert files
@@ -359,7 +360,7 @@ def test_a_notebook_shows_the_dashboard_below_the_cell(tmp_path, monkeypatch):
     cell = nbformat.v4.new_code_cell(NOTEBOOK.format(str(tmp_path)))
     book = nbformat.v4.new_notebook(cells=[cell])
 
-    nbclient.NotebookClient(book, timeout=100).execute()
+    nbclient.NotebookClient(book, timeout=300).execute()
 
     shown = [out.data["text/html"] for out in cell.outputs if "data" in out]
     assert len(shown) == 1

@@ -7,13 +7,14 @@ import math
 import os
 import subprocess
 import sys
+import time
+import warnings
 
 import numpy as np
 import pytest
 
 from drytrack import Experiment
 from drytrack.core import log_events
-from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.replay import replay
 from drytrack.testing import TrackerContract
 from drytrack.trackers.base import Series
@@ -21,6 +22,7 @@ from drytrack.trackers.wandb import Wandb
 
 pytestmark = [
     pytest.mark.backend,
+    pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -214,9 +216,8 @@ class TestSwanLab(TrackerContract):
         return as_loaded(swanlab_points(mine), model_name)
 
     def test_overlapping_runs_are_kept_apart(self, tmp_path):
-        """The second run is refused, and can be replayed."""
-        with pytest.raises(AssertionError, match="one at a time"):
-            super().test_overlapping_runs_are_kept_apart(tmp_path)
+        """A test of its own, below, says what becomes of the second run."""
+        pytest.skip("SwanLab watches one run at a time")
 
 
 @needs_swanlab
@@ -267,14 +268,21 @@ def test_a_run_that_swanlab_had_no_room_for_is_replayed_later(tmp_path):
 
     experiment = experiment_with(swanlab(tmp_path), tmp_path)
     contexts = [contextvars.copy_context() for _ in range(2)]
-    with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         runs = []
         for context, name in zip(contexts, ("left", "right"), strict=True):
             runs.append(context.run(experiment.create_run(name).start))
-            context.run(runs[0].flush)
+            context.run(runs[0].flush, 60)
         contexts[1].run(log_events.MetricEvent, "mlp", "train", 1, {"loss": 0.5})
+        deadline = time.monotonic() + 300
+        # What failed in the background is said at the next event.
+        while not caught and time.monotonic() < deadline:
+            time.sleep(0.1)
+            contexts[1].run(log_events.TextEvent, "train", "wait", 1, "for it")
         for context, run in zip(contexts, runs, strict=True):
             context.run(run.stop)
+    assert any("one at a time" in str(warning.message) for warning in caught)
 
     replay(runs[1].path, swanlab(tmp_path / "later"))
 
@@ -311,7 +319,7 @@ with e.create_run("run") as run:
     os.waitpid(child, 0)
     log_events.MetricEvent("mlp", "train", 2, {{"loss": 0.2}})
 """
-    done = subprocess.run([sys.executable, "-c", code], timeout=90)
+    done = subprocess.run([sys.executable, "-c", code], timeout=300)
 
     assert done.returncode == 0
     if module == "trackio":
