@@ -70,6 +70,8 @@ $(ENVS)/bench/.stamp: REQUIREMENTS = --editable . "numpy>=1.26"
 $(ENVS)/demo/.stamp: REQUIREMENTS = --editable ".[plot]" "scikit-learn>=1.4"
 $(ENVS)/dev/.stamp: REQUIREMENTS = --editable ".[dev]"
 $(ENVS)/notebook/.stamp: REQUIREMENTS = --editable ".[notebook,plot]" "scikit-learn>=1.4"
+# One for each backend that does not install together with the others.
+$(ENVS)/only-%/.stamp: REQUIREMENTS = --editable ".[$(*:only-%=%),test]"
 $(ENVS)/test/.stamp: REQUIREMENTS = --editable ".[test]"
 
 python:
