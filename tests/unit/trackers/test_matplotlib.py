@@ -528,7 +528,10 @@ def test_pyplot_and_its_settings_are_left_alone(tmp_path):
 def test_a_notebook_shows_a_figure_that_plot_returns():
     figure = watch(*losses(4.0)).plot()
 
-    assert figure._repr_png_().startswith(PNG)
+    data, size = figure._repr_png_()
+    assert data.startswith(PNG)
+    # Sharp where pixels are small, and as large as a live figure.
+    assert int.from_bytes(data[16:20], "big") > size["width"] > size["height"]
 
 
 class TestWindows:
