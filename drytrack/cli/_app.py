@@ -18,6 +18,7 @@ VERBS = {
     "import": "_importing",
     "metrics": "_curves",
     "note": "_editing",
+    "plot": "_plotting",
     "rename": "_editing",
     "replay": "_journals",
     "report": "_reporting",
