@@ -31,7 +31,7 @@ class Problem(NamedTuple):
     """Something wrong with a run.
 
     Attributes:
-        part: ``record``, ``journal`` or ``cache``.
+        part: ``record``, ``journal`` or ``store``.
         text: What it is.
         repairable: Whether `repair` sets it right.
     """
@@ -87,11 +87,12 @@ def check(folder: pathlib.Path) -> list[Problem]:
     return problems
 
 
-def repair(folder: pathlib.Path) -> None:
+def repair(folder: pathlib.Path, known_uuid: str | None = None) -> None:
     """Set right what `check` calls repairable; the damaged record is kept beside.
 
     Args:
         folder: The run's folder.
+        known_uuid: The run's UUID as others know it, if the record is lost.
 
     Raises:
         RunHeldError: If a living process holds the run.
@@ -102,7 +103,7 @@ def repair(folder: pathlib.Path) -> None:
     try:
         record = _record.read_record(folder)
     except RecordError:
-        rebuilt = rebuild(folder, story)
+        rebuilt = rebuild(folder, story, known_uuid)
     else:
         rebuilt = dict(record.data)
     rebuilt |= _outcome(folder, story, rebuilt["attempts"])
@@ -141,11 +142,13 @@ def read_story(folder: pathlib.Path) -> Story:
     return story._replace(last=last)
 
 
-def rebuild(folder: pathlib.Path, story: Story) -> dict[str, Any]:
+def rebuild(
+    folder: pathlib.Path, story: Story, known_uuid: str | None = None
+) -> dict[str, Any]:
     """Return the record that a journal tells of.
 
-    The UUID is taken from what is left of the old record; trackers that know
-    the run by it would else take it for another one.
+    The UUID is taken from what is left of the old record, or from who else knows
+    it; trackers that know the run by it would else take it for another one.
     """
     first, newest = story.starts[0], story.starts[-1]
     assert first.stamp is not None  # as all that are read have
@@ -156,7 +159,7 @@ def rebuild(folder: pathlib.Path, story: Story) -> dict[str, Any]:
     created = first.run_ts
     return {
         "schema": _record.SCHEMA,
-        "uuid": kept[1].decode() if kept else str(uuid.uuid4()),
+        "uuid": kept[1].decode() if kept else known_uuid or str(uuid.uuid4()),
         "id": folder.name,
         "experiment": folder.parent.name,
         "created": created.timestamp()

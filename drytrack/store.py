@@ -477,7 +477,7 @@ def open_store(
         ConfigurationError: If the address cannot be read.
     """
     if where is None or (
-        isinstance(where, (str, os.PathLike)) and not _names_database(os.fspath(where))
+        isinstance(where, (str, os.PathLike)) and not names_database(os.fspath(where))
     ):
         from drytrack._store_journal import JournalStore
 
@@ -487,7 +487,8 @@ def open_store(
     return SQLStore(where)
 
 
-def _names_database(text: str) -> bool:
+def names_database(text: str) -> bool:
+    """Return whether a text means a database rather than a folder."""
     path = pathlib.Path(text)
     suffixed = path.suffix.lower() in DATABASE_SUFFIXES and not path.is_dir()
     return "://" in text or suffixed or path.is_file()

@@ -62,6 +62,11 @@ class Settings:
         return store.open_store(self.where)
 
     @property
+    def names_database(self) -> bool:
+        """Whether a database is meant, be it damaged or gone."""
+        return self.where is not None and store.names_database(self.where)
+
+    @property
     def par_dir(self) -> pathlib.Path:
         """The folder of the experiments.
 
