@@ -8,6 +8,8 @@ less than 1 % of a loop with 20 ms steps.
 from __future__ import annotations
 
 import argparse
+import itertools
+import statistics
 import tempfile
 import time
 
@@ -22,7 +24,8 @@ VALUES = {f"metric_{i}": 0.1 * i + 0.01 for i in range(5)}
 
 
 def compare(title: str, *, record: bool, csv: bool = False) -> None:
-    """Time ``run.log`` beside the event."""
+    """Time ``run.log`` beside the event, with steps that ascend."""
+    steps = itertools.count()
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment(name="Benchmark", par_dir=folder)
         if csv:
@@ -31,9 +34,11 @@ def compare(title: str, *, record: bool, csv: bool = False) -> None:
             medians = interleave(
                 {
                     f"{title}: StepMetricEvent(…)": lambda: StepMetricEvent(
-                        "run", 1, VALUES
+                        "run", next(steps), VALUES
                     ),
-                    f"{title}: run.log(…, step=1)": lambda: run.log(VALUES, step=1),
+                    f"{title}: run.log(…, step=i)": lambda: run.log(
+                        VALUES, step=next(steps)
+                    ),
                     f"{title}: run.log(…)": lambda: run.log(VALUES),
                 },
                 number=2_000,
@@ -52,18 +57,21 @@ def time_other_rank() -> None:
     print_table(medians, "rank 1: run.log(…)")
 
 
-def time_watch(every: int = 100, step_s: float = 0.020) -> None:
-    """Time the steps that a watch adds to, of a model with 50 layers."""
+def time_watch(every: int = 100, step_s: float = 0.020, rounds: int = 10) -> None:
+    """Time what a watch adds to the steps of a model with 50 layers.
+
+    Processor time of one thread, in turns, so that other programs do not count.
+    """
     import torch
 
-    layers = [torch.nn.Linear(256, 256) for _ in range(50)]
-    model = torch.nn.Sequential(*layers)
+    torch.set_num_threads(1)
+    model = torch.nn.Sequential(*(torch.nn.Linear(256, 256) for _ in range(50)))
     inputs = torch.randn(8, 256)
 
     def step() -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         model(inputs).mean().backward()
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     with tempfile.TemporaryDirectory() as folder:
         experiment = Experiment(name="Benchmark", par_dir=folder)
@@ -71,17 +79,19 @@ def time_watch(every: int = 100, step_s: float = 0.020) -> None:
             for _ in range(50):
                 step()
             for log in ("gradients", "parameters", "all"):
-                plain = sorted(step() for _ in range(200))[100]
-                watch = run.watch(model, log=log, every=1)
-                full = sorted(step() for _ in range(50))[25] - plain
-                watch.stop()
-                watch = run.watch(model, log=log, every=10**9)
-                idle = sorted(step() for _ in range(200))[100] - plain
-                watch.stop()
-                share = (full / every + max(idle, 0.0)) / step_s
+                taken: dict[int, list[float]] = {0: [], 1: [], 10**9: []}
+                for _ in range(rounds):
+                    for interval, times in taken.items():
+                        watch = run.watch(model, log, interval) if interval else None
+                        times += [step() for _ in range(20)]
+                        if watch is not None:
+                            watch.stop()
+                plain, full, idle = map(statistics.median, taken.values())
+                share = ((full - plain) / every + max(idle - plain, 0.0)) / step_s
                 print(
-                    f"watch {log:<11} {full * 1e3:6.2f} ms each time, "
-                    f"{idle * 1e6:6.1f} µs in between: {share:.2%} of 20 ms steps"
+                    f"watch {log:<11} {(full - plain) * 1e3:6.2f} ms each time, "
+                    f"{(idle - plain) * 1e6:6.1f} µs in between: "
+                    f"{share:.2%} of {step_s * 1e3:g} ms steps"
                 )
 
 

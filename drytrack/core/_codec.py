@@ -148,7 +148,10 @@ def encode(value: Any, put_blob: PutBlob) -> Any:  # one line a type
     if isinstance(value, (set, frozenset)):
         return {"$set": [encode(item, put_blob) for item in value]}
     if isinstance(value, (list, tuple)):
-        items = [encode(item, put_blob) for item in value if not _is_callback(item)]
+        if set(map(type, value)) == {float} and all(map(math.isfinite, value)):
+            items: list[Any] = list(value)  # a histogram: spared forty calls
+        else:
+            items = [encode(item, put_blob) for item in value if not _is_callback(item)]
         if isinstance(value, FrozenList) and len(items) > 100:  # not worth a look
             data = dumps(items)
             if len(data) > MAX_INLINE:

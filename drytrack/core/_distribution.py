@@ -66,11 +66,16 @@ def _count_array(numpy: Any, array: Any, what: str, n_bins: int) -> Distribution
     if array.dtype.kind not in "biuf":
         raise _type_error(what, f"an array of type {array.dtype}")
     # A longdouble may be more than a float can hold, and is infinite then.
-    flat = array.ravel().astype(numpy.float64)
-    finite = flat[numpy.isfinite(flat)]
-    if not finite.size:
+    finite = flat = array.ravel().astype(numpy.float64)
+    if not flat.size:
         return None
-    edges = _edges(float(finite.min()), float(finite.max()), n_bins)
+    low, high = float(flat.min()), float(flat.max())
+    if not (math.isfinite(low) and math.isfinite(high)):  # NaN is the minimum, too
+        finite = flat[numpy.isfinite(flat)]
+        if not finite.size:
+            return None
+        low, high = float(finite.min()), float(finite.max())
+    edges = _edges(low, high, n_bins)
     # Bins of equal width need no search: a tenth of numpy.histogram's time. Both
     # are halved, since the width of a range may be infinite where its ends are not.
     width = edges[-1] / 2 - edges[0] / 2

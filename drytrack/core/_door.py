@@ -275,7 +275,10 @@ def numbers(value: object, field: str) -> FrozenList[float]:
     if not isinstance(value, Iterable) or isinstance(value, (str, bytes)):
         msg = f"{field} must be a list of numbers, got {type(value).__name__}."
         raise EventValueError(f"{msg} Pass a list or a one-dimensional array.")
-    result = FrozenList([_to_float(item, f"each of {field}") for item in value])
+    floats = list(value)
+    if set(map(type, floats)) != {float}:
+        floats = [_to_float(item, f"each of {field}") for item in floats]
+    result = FrozenList(floats)
     if not all(map(math.isfinite, result)):
         msg = f"{field} holds NaN or infinity. Leave such values out and count them."
         raise EventValueError(msg)

@@ -136,10 +136,7 @@ class RunLogging:
             # event itself. What its door refuses is looked at closely below.
             steps = self.last_steps
             try:
-                if step is None or axis != "step":
-                    number = self._auto_step(axis) if step is None else step
-                else:
-                    number = step
+                number = self._auto_step(axis) if step is None else step
                 event = _new(StepMetricEvent)
                 if context is None and axis == "step":
                     event._fill(SOURCE, number, values)
