@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import shutil
-import subprocess
-import time
-import urllib.request
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,93 +12,9 @@ from drytrack.core import log_events
 from drytrack.core.experiment import Experiment
 from drytrack.trackers.plotly import PlotlyPlotter
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not (shutil.which("chromium") and shutil.which("chromedriver")),
-        reason="needs chromium and chromedriver",
-    ),
-]
+pytestmark = pytest.mark.browser
 
-OPTIONS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1600",
-    # A page that asks for anything from the network gets an error, and says so.
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-]
 ODD = "<img src=x onerror=alert(1)>"
-
-
-class Browser:
-    """Chromium, driven by the WebDriver protocol (W3C, 2018)."""
-
-    def __init__(self, port, profile):
-        self._url = f"http://127.0.0.1:{port}/session"
-        chrome = {
-            "binary": shutil.which("chromium"),
-            "args": [*OPTIONS, f"--user-data-dir={profile}"],
-        }
-        wanted = {"goog:chromeOptions": chrome, "goog:loggingPrefs": {"browser": "ALL"}}
-        session = self._ask("", {"capabilities": {"alwaysMatch": wanted}})
-        self._url += f"/{session['sessionId']}"
-
-    def _ask(self, path, body=None, method="POST"):
-        data = json.dumps(body or {}).encode() if method == "POST" else None
-        request = urllib.request.Request(self._url + path, data, method=method)
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return json.load(response)["value"]
-
-    def open(self, path):
-        self._ask("/url", {"url": path.as_uri()})
-
-    def run(self, script):
-        return self._ask("/execute/sync", {"script": script, "args": []})
-
-    def click(self, selector):
-        found = self._ask("/element", {"using": "css selector", "value": selector})
-        (element,) = found.values()
-        self._ask(f"/element/{element}/click")
-
-    def wait_for(self, script, timeout_s=20.0):
-        deadline = time.monotonic() + timeout_s
-        while not (found := self.run(script)):
-            assert time.monotonic() < deadline, f"never true: {script}"
-            time.sleep(0.1)
-        return found
-
-    def problems(self):
-        lines = self._ask("/se/log", {"type": "browser"})
-        return [line["message"] for line in lines if line["level"] != "INFO"]
-
-    def close(self):
-        self._ask("", method="DELETE")
-
-
-@pytest.fixture
-def browser(tmp_path):
-    driver = subprocess.Popen(
-        [shutil.which("chromedriver"), "--port=0"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        port = next(
-            line.rpartition(" ")[2].strip(" .\n")
-            for line in driver.stdout
-            if "on port" in line and "successfully" in line
-        )
-        with contextlib.closing(Browser(port, tmp_path / "profile")) as opened:
-            yield opened
-    finally:
-        driver.terminate()
-        driver.communicate(timeout=10)
 
 
 @pytest.fixture
