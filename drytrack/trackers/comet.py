@@ -16,7 +16,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drytrack.core._atomic import replace_file
 from drytrack.core.exceptions import BackendError
 from drytrack.trackers._backend import (
     At,
@@ -27,6 +26,7 @@ from drytrack.trackers._backend import (
     import_backend,
 )
 from drytrack.trackers._name_rule import NameRule
+from drytrack.trackers._offline_note import read_seq, write_seq
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -124,7 +124,7 @@ class Comet(Backend):
         if not self._is_online:
             self._folder.mkdir(parents=True, exist_ok=True)
             options["offline_directory"] = str(self._folder)
-        self._archived = self._read_note()
+        self._archived = read_seq(self._note)
         with _lock, _alone(comet):
             before = _archives(self._folder, key)
             for path in filter(_is_empty, before):
@@ -317,14 +317,8 @@ class Comet(Backend):
             )
             raise BackendError(msg)
         if self.seq is not None:
-            replace_file(self._note, json.dumps({"seq": self.seq}).encode())
+            write_seq(self._note, self.seq)
         _logger.info("Upload the run to Comet with: comet upload %s", self._archive)
-
-    def _read_note(self) -> int:
-        try:
-            return int(json.loads(self._note.read_bytes())["seq"])
-        except (OSError, ValueError):
-            return 0
 
 
 def _import_comet() -> ModuleType:
