@@ -31,6 +31,7 @@ from drytrack.core._rank import find_rank
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
     ConfigurationError,
+    DrytrackError,
     MissingDependencyError,
     RequiredTrackerError,
     RunExistsError,
@@ -225,9 +226,11 @@ def _say_slow(run: Run[Any]) -> None:
     )
 
 
-def _explain(run: Run[Any], error: RequiredTrackerError) -> RequiredTrackerError:
+def _explain(run: Run[Any], error: RequiredTrackerError) -> DrytrackError:
     """Return the error of a backend that cannot start, with what to do about it."""
     cause = error.__cause__
+    if isinstance(cause, MissingDependencyError):  # says what to install
+        return MissingDependencyError(str(cause))
     failed = [g.name for g in run.bus.guests.values() if g.suspended_at is not None]
     if cause is None or not failed:
         return error

@@ -118,11 +118,9 @@ def _count_sequence(values: Any, what: str, n_bins: int) -> Distribution | None:
         raise _type_error(what, type(values).__name__)
     flat: list[float] = []
     for value in values:
-        if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
-            flat += [float(item) for item in value]
-            continue
+        is_row = isinstance(value, Iterable) and not isinstance(value, (str, bytes))
         try:
-            flat.append(float(value))
+            flat += map(float, value if is_row else [value])
         except (TypeError, ValueError):
             raise _type_error(what, f"one of type {type(value).__name__}") from None
     finite = [value for value in flat if math.isfinite(value)]

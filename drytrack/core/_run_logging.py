@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from drytrack.core import _artifacts, _routing
 from drytrack.core._frozen import FrozenDict
+from drytrack.core._names import shorten
 from drytrack.core._routing import SOURCE, Bundle, media_name
 from drytrack.core._summary import Summary
 from drytrack.core._warn import warn
@@ -417,8 +418,15 @@ class RunLogging:
 
         Raises:
             ArtifactError: If one does not exist, or is being written.
+            EventValueError: If it is no mapping.
         """
         self._require_running("log artifacts")
+        if not isinstance(paths, Mapping):
+            msg = (
+                f"paths must map labels to paths, got {type(paths).__name__} "
+                f"{shorten(paths)}. Pass a dictionary such as {{'weights': 'w.pt'}}."
+            )
+            raise EventValueError(msg)
         events = [
             self._artifact(path, artifact_path, label, None, None)
             for label, path in paths.items()
@@ -616,6 +624,12 @@ class RunLogging:
 
     def _labels(self, context: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the labels that hold here, the innermost winning."""
+        if context is not None and not isinstance(context, Mapping):
+            msg = (
+                f"context must map labels to values, got {type(context).__name__} "
+                f"{shorten(context)}. Pass a dictionary such as {{'split': 'val'}}."
+            )
+            raise EventValueError(msg)
         scoped = _get_scoped()
         inner = scoped.get(id(self), {}) if scoped else {}
         return {**self._fixed_labels, **inner, **(context or {})}

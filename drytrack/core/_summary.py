@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from drytrack.core._names import shorten
+from drytrack.core.exceptions import EventValueError
 from drytrack.core.log_events import SummaryEvent
 
 if TYPE_CHECKING:
@@ -59,5 +61,11 @@ class Summary(Mapping[str, Any]):
             EventValueError: If it is no mapping.
         """
         self._run._require_running("take a summary")
+        if values is not None and not isinstance(values, Mapping):
+            msg = (
+                f"a summary must map names to values, got {type(values).__name__} "
+                f"{shorten(values)}. Pass a dictionary such as {{'best': 0.9}}."
+            )
+            raise EventValueError(msg)
         event = SummaryEvent.unpublished({**(values or {}), **more})
         self._run._publish(event)

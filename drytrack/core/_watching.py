@@ -186,8 +186,8 @@ def start_watch(run: RunLogging, model: Any, log: What, every: int, name: str) -
         watch.follow(model)
     else:
         msg = (
-            f"a {type(model).__name__} cannot be watched: {shorten(model)}. Pass a "
-            f"torch module, a mapping of arrays, or a function that returns one."
+            f"nothing can be watched of {type(model).__name__} {shorten(model)}. Pass "
+            f"a torch module, a mapping of arrays, or a function that returns one."
         )
         raise EventValueError(msg)
     return watch

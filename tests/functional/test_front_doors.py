@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,99 @@ def wait(*processes):
         printed
     )
     return [output for output, _ in printed]
+
+
+REFUSED = """
+import sys
+
+import drytrack
+from drytrack.core.exceptions import RequiredTrackerError
+
+backend, options = sys.argv[1], eval(sys.argv[2])
+try:
+    drytrack.create_tracker("digits", backend=backend, **options)
+except RequiredTrackerError as error:
+    print(error)
+"""
+
+
+class Unauthorized(http.server.BaseHTTPRequestHandler):
+    """A server that believes nobody."""
+
+    def _refuse(self):
+        self.rfile.read(int(self.headers.get("content-length") or 0))
+        body = b'{"error_code": "PERMISSION_DENIED", "message": "who are you?"}'
+        self.send_response(401)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = _refuse  # noqa: N815  # names of http.server
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def refusing():
+    """Yield the address of a server that answers 401 to everything."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Unauthorized) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def dead():
+    """Yield an address where nobody answers."""
+    with socket.socket() as taken:  # bound, but it does not listen
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("fault", ["credentials", "server"])
+def test_mlflow_that_cannot_start_says_why_and_what_to_do(
+    tmp_path, monkeypatch, refusing, dead, fault
+):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    options = {"tracking_uri": refusing if fault == "credentials" else dead}
+
+    (printed,) = wait(start(tmp_path, REFUSED, "mlflow", options))
+
+    assert "Backend 'mlflow' cannot start: " in printed
+    cures = {"credentials": "Check the credentials", "server": "Check its address"}
+    assert cures[fault] in printed
+    assert "on_backend_error='warn'" in printed
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("fault", "key", "cure"),
+    [
+        ("credentials", "x" * 40, "Check the credentials"),
+        ("key", "short", "Check the credentials"),
+        ("server", "x" * 40, "Check its address"),
+    ],
+)
+def test_wandb_that_cannot_start_says_why_and_what_to_do(
+    tmp_path, monkeypatch, refusing, dead, fault, key, cure
+):
+    pytest.importorskip("wandb")
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_BASE_URL", dead if fault == "server" else refusing)
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    options = {"settings": {"init_timeout": 10}}
+
+    (printed,) = wait(start(tmp_path, REFUSED, "wandb", options))
+
+    assert "Backend 'wandb' cannot start: " in printed
+    assert cure in printed
 
 
 UNFINISHED = """

@@ -292,6 +292,17 @@ def test_a_missing_package_is_an_error_that_says_what_to_install(tmp_path):
         drytrack.setup_tracker("digits", backends="uninstalled", outdir=tmp_path)
 
 
+def test_a_package_that_is_missed_at_the_start_is_an_import_error(
+    tmp_path, monkeypatch
+):
+    missing = MissingDependencyError('It needs x: pip install "drytrack[x]".')
+    monkeypatch.setattr(Unreachable, "error", missing)
+    drytrack.register_backend("unreachable", Unreachable)
+
+    with pytest.raises(ImportError, match=r'^It needs x: pip install "drytrack\[x\]"'):
+        drytrack.setup_tracker("digits", backends="unreachable", outdir=tmp_path)
+
+
 @pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize(
     ("what", "message"),

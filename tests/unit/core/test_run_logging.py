@@ -287,6 +287,37 @@ def test_log_metrics_takes_numbers_alone(run):
         run.log_metrics({"note": "good"})
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda run: run.log({"a": 1}, context="val"), "context must map .* str 'val'"),
+        (
+            lambda run: run.log_artifacts(["a.txt"]),
+            r"paths must map .* list \['a.txt'\]",
+        ),
+        (lambda run: run.summary.update(3), "a summary must map .* int 3"),
+        (lambda run: run.finish([0.9]), r"a summary must map .* list \[0.9\]"),
+        (lambda run: run.log_params([0.9]), "params must be a mapping, got list"),
+        (lambda run: run.log([0.9]), "values must map names to values, got list"),
+        (
+            lambda run: run.bins("b", [1, [2, [3]]]),
+            "real numbers, got one of type list",
+        ),
+        (lambda run: run.log({1.5: 1}), "must be text, got float 1.5"),
+    ],
+)
+def test_what_is_no_mapping_or_of_the_wrong_kind_is_told_with_what_to_pass(
+    run, recorder, call, message
+):
+    before = len(recorder.events)
+
+    with pytest.raises(EventValueError, match=message):
+        call(run)
+
+    assert len(recorder.events) == before
+    assert run.status == "running"
+
+
 def test_a_step_that_is_no_integer_is_refused(run):
     with pytest.raises(EventValueError, match="step must be an integer"):
         run.log({"loss": 1.0}, step="soon")

@@ -83,7 +83,7 @@ def test_a_fault_in_what_is_watched_costs_the_training_nothing(run, recorder):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (3, {}, "cannot be watched"),
+        (3, {}, "nothing can be watched of int 3"),
         ({}, {"log": "weights"}, "Pass 'gradients', 'parameters' or 'all'"),
         ({}, {"every": 0}, "at least 1"),
     ],
