@@ -95,9 +95,40 @@ def _dvclive(folder: pathlib.Path) -> Iterator[Log]:
         yield log
 
 
-def _make(module: str, name: str) -> Callable[[], Any]:
+@contextlib.contextmanager
+def _aim(folder: pathlib.Path) -> Iterator[Log]:
+    import aim
+
+    run = aim.Run(
+        repo=str(folder),
+        system_tracking_interval=None,
+        capture_terminal_logs=False,
+        log_system_params=False,
+    )
+
+    def log(step: int) -> None:
+        for name, value in METRICS.items():
+            run.track(value, name=name, step=step)
+
+    try:
+        yield log
+    finally:
+        run.close()
+
+
+@contextlib.contextmanager
+def _wandb(folder: pathlib.Path) -> Iterator[Log]:
+    import wandb
+
+    settings = wandb.Settings(console="off", reinit="create_new")
+    with wandb.init(mode="offline", dir=str(folder), settings=settings) as run:
+        yield lambda step: run.log(METRICS, step=step)
+
+
+def _make(module: str, name: str, **options: Any) -> Callable[[], Any]:
     def make() -> Any:
-        return getattr(importlib.import_module(f"drytrack.trackers.{module}"), name)()
+        tracker = getattr(importlib.import_module(f"drytrack.trackers.{module}"), name)
+        return tracker(**options)
 
     return make
 
@@ -107,7 +138,9 @@ CASES = {
         "tensorboardX", _tensorboard, _make("tensorboard", "TensorBoard")
     ),
     "MLflow": Case("mlflow", _mlflow, _make("mlflow", "MLflow")),
+    "Aim": Case("aim", _aim, _make("aim", "Aim")),
     "DVCLive": Case("dvclive", _dvclive, _make("dvclive", "DVCLive")),
+    "W&B": Case("wandb", _wandb, _make("wandb", "Wandb", mode="offline")),
 }
 
 
@@ -177,6 +210,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     os.environ["DVC_NO_ANALYTICS"] = "1"
+    os.environ["WANDB_SILENT"] = "true"
     init_trackers("none")
     chosen = sys.argv[1:] or list(CASES)
     beyond = []

@@ -104,7 +104,7 @@ def test_metrics_contexts_params_and_tags_are_read_back(tmp_path):
     )
 
     with experiment.create_run("run"):
-        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5, "__odd": 2.0})
+        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5})
         for split, loss in (("val", 0.7), ("test", 0.8)):
             log_events.StepMetricEvent("train", 10, {"loss": loss}, {"split": split})
         log_events.ParamsEvent({"lr": 0.2})
@@ -125,6 +125,19 @@ def test_metrics_contexts_params_and_tags_are_read_back(tmp_path):
         assert run.end_time is not None
     stored = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
     assert b"s3cret-value" not in stored
+
+
+def test_names_that_are_aims_own_are_mapped_and_mapped_back(tmp_path):
+    with experiment_with(Aim(par_dir=tmp_path), tmp_path).create_run("run") as run:
+        run.log({"__system__cpu": 0.5, "_ä/ö: 100 %": 1.0}, step=1)
+
+    with opened(tmp_path) as found:
+        names = {metric.name for metric in found.metrics()}
+    assert not any(name.startswith("__") for name in names)
+    assert {Aim.rule.restore(name) for name in names} == {
+        "__system__cpu",
+        "_ä/ö: 100 %",
+    }
 
 
 def test_images_distributions_and_texts_are_read_back(tmp_path):

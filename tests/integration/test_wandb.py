@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import importlib.util
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 import warnings
 
@@ -399,6 +401,41 @@ def test_a_server_that_is_gone_leaves_the_training_alone(tmp_path):
 
     replay(run.path, offline(tmp_path / "again"))
     assert len(points_in(read(tmp_path / "again"), "train/loss", "epoch")) == 100
+
+
+class Refusal(http.server.BaseHTTPRequestHandler):
+    """Answers as W&B's server does to a key that it does not know."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        """Say nothing."""
+
+
+def test_a_key_that_is_refused_leaves_the_training_alone(tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
+    threading.Thread(target=server.serve_forever).start()
+    try:
+        settings = {
+            "base_url": f"http://127.0.0.1:{server.server_port}",
+            "api_key": "k" * 40,
+        }
+        tracker = Wandb(settings, par_dir=tmp_path, mode="online")
+        with pytest.warns((TrackerExceptionWarning, DeliveryWarning)) as said:
+            run = train(experiment_with(tracker, tmp_path), [1, 2])
+    finally:
+        server.shutdown()
+        server.server_close()
+
+    events = list(JournalReader(run.path).read())
+    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 2
+    assert "k" * 40 not in "".join(str(warning.message) for warning in said)
+    replay(run.path, offline(tmp_path / "again"))
+    assert len(points_in(read(tmp_path / "again"), "train/loss", "epoch")) == 2
 
 
 def test_two_processes_write_two_runs(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 
 from drytrack import Experiment
 from drytrack.core import log_events
+from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.replay import replay
 from drytrack.testing import TrackerContract
 from drytrack.trackers.base import Series
@@ -292,14 +293,63 @@ def test_a_run_that_swanlab_had_no_room_for_is_replayed_later(tmp_path):
 # -- both ------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize(
+CHILD = """
+import sys
+from drytrack import Experiment, init_trackers
+from drytrack.core import log_events
+from drytrack.trackers.wandb import Wandb
+init_trackers("none")
+_, par_dir, module, name = sys.argv
+e = Experiment(name="Two", par_dir=par_dir)
+options = {"mode": "offline"} if module == "swanlab" else {"auto_log_cpu": False}
+e.trackers.subscribe(Wandb(module=module, par_dir=f"{par_dir}/{name}", **options))
+with e.create_run(name):
+    for epoch in (1, 2):
+        log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
+"""
+
+each_module = pytest.mark.parametrize(
     "module",
     [
         pytest.param("trackio", marks=needs_trackio),
         pytest.param("swanlab", marks=needs_swanlab),
     ],
 )
+
+
+@each_module
+def test_two_processes_write_two_runs(module, tmp_path):
+    children = [
+        subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), module, name])
+        for name in ("a", "b")
+    ]
+    assert [child.wait(300) for child in children] == [0, 0]
+
+    for name in ("a", "b"):
+        if module == "trackio":
+            points = trackio_points("Two", name)
+        else:
+            points = swanlab_points(swanlab_records(tmp_path / name))
+        assert points["train/loss"] == {1: 0.1, 2: 0.2}
+
+
+@needs_swanlab
+def test_a_folder_that_cannot_be_written_leaves_the_training_alone(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    tracker = swanlab(tmp_path / "file" / "below")
+
+    with (
+        pytest.warns((TrackerExceptionWarning, DeliveryWarning)),
+        experiment_with(tracker, tmp_path).create_run("run") as run,
+    ):
+        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5})
+
+    replay(run.path, swanlab(tmp_path / "later"))
+    assert swanlab_points(swanlab_records(tmp_path / "later"))["train/loss"] == {1: 0.5}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@each_module
 def test_a_forked_child_does_not_end_the_run(module, tmp_path):
     options = ', mode="offline"' if module == "swanlab" else ""
     code = f"""
