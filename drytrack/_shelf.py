@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from drytrack.trackers._sql_summary import join_float
 if TYPE_CHECKING:
     from drytrack.trackers._sql_database import Database
 
-CHUNK = 500
-"""Runs for one statement; servers limit how many values it may hold."""
+CHUNK = 100
+"""Runs that one statement names; of many, the first and the last if it can."""
 
 
 @dataclasses.dataclass
@@ -61,6 +62,7 @@ class Shelf:
         self._run_ids = run_ids
         self._values: dict[str, dict[int, dict[str, Any]]] = {}
         self._series: dict[int, list[SeriesEntry]] | None = None
+        self._records: dict[int, str] | None = None
         self._saved: dict[int, list[tuple[Checkpoint, int]]] | None = None
         self._attempts: dict[int, tuple[Starts, Rewinds, Spans]] | None = None
 
@@ -68,10 +70,23 @@ class Shelf:
         """Return the named values of a run."""
         if table.name not in self._values:
             read: dict[int, dict[str, Any]] = {}
-            for row in self._select(table.select().order_by(table.c.seq), table):
+            select = table.select().order_by(table.c.seq)
+            for row in self._select(select, table.c.run_id):
                 read.setdefault(row.run_id, {})[row.name] = read_json(row.value)
             self._values[table.name] = read
         return self._values[table.name].get(run_id, {})
+
+    def record(self, run_id: int) -> dict[str, Any]:
+        """Return the record of a run, as it was kept with it."""
+        if self._records is None:
+            self._records = {}
+            table = schema.runs
+            select = sa.select(table.c.id, table.c.record)
+            for row in self._select(select, table.c.id):
+                if row.record:
+                    self._records[row.id] = row.record
+        text = self._records.get(run_id)
+        return (read_json(text) if text else None) or {}
 
     def saved(self, run_id: int) -> list[tuple[Checkpoint, int]]:
         """Return the checkpoints of a run, each with its sequence number."""
@@ -79,7 +94,7 @@ class Shelf:
             self._saved = {}
             table = schema.checkpoints
             select = table.select().where(table.c.kind == "saved")
-            for row in self._select(select.order_by(table.c.seq), table):
+            for row in self._select(select.order_by(table.c.seq), table.c.run_id):
                 found = Checkpoint(row.model, row.definition, row.location, row.epoch)
                 self._saved.setdefault(row.run_id, []).append((found, row.seq))
         return self._saved.get(run_id, [])
@@ -89,11 +104,14 @@ class Shelf:
         if self._series is None:
             self._series = {}
             series, summaries = schema.series, schema.series_summaries
-            select = sa.select(series, summaries).join_from(
-                series, summaries, isouter=True
-            )
-            for row in self._select(select.order_by(series.c.id), series):
-                self._series.setdefault(row.run_id, []).append(_read_entry(row))
+            select = sa.select(
+                *(series.c[name] for name in _SERIES),
+                *(summaries.c[name] for name in _SUMMARY),
+            ).join_from(series, summaries, isouter=True)
+            for owner, *row in self._select(select, series.c.run_id):
+                self._series.setdefault(owner, []).append(_read_entry(*row))
+            for entries in self._series.values():
+                entries.sort(key=operator.attrgetter("id"))
         return self._series.get(run_id, [])
 
     def attempts(self, run_id: int) -> tuple[Starts, Rewinds, Spans]:
@@ -101,21 +119,34 @@ class Shelf:
         if self._attempts is None:
             found: dict[int, tuple[Starts, Rewinds, Spans]]
             found = {each: ([], [], {}) for each in self._run_ids}
-            for row in self._select(schema.attempts.select(), schema.attempts):
+            table = schema.attempts
+            for row in self._select(table.select(), table.c.run_id):
                 found[row.run_id][0].append((row.number, row.first_seq))
-            for row in self._select(schema.rewinds.select(), schema.rewinds):
+            table = schema.rewinds
+            for row in self._select(table.select(), table.c.run_id):
                 found[row.run_id][1].append((row.seq, row.attempt, row.model))
-            for row in self._select(schema.spans.select(), schema.spans):
+            table = schema.spans
+            for row in self._select(table.select(), table.c.run_id):
                 known = found[row.run_id][2].setdefault((row.model, row.axis), [])
                 known.append(((row.attempt, row.rewind), row.first_step))
             self._attempts = found
         return self._attempts[run_id]
 
-    def _select(self, select: Any, table: sa.Table) -> Iterator[Any]:
+    def _select(self, select: Any, column: sa.Column[int]) -> Iterator[Any]:
+        """Read rows of the runs; the run's number is the first column."""
+        ids = self._run_ids
         with self._database.read() as connection:
-            for start in range(0, len(self._run_ids), CHUNK):
-                chosen = table.c.run_id.in_(self._run_ids[start : start + CHUNK])
-                yield from connection.execute(select.where(chosen))
+            if len(ids) > CHUNK and max(ids) - min(ids) < 2 * len(ids):
+                # A long list of values takes longer to pass than to do without.
+                wanted = set(ids)
+                chosen = column.between(min(ids), max(ids))
+                for row in connection.execute(select.where(chosen)).all():
+                    if row[0] in wanted:
+                        yield row
+                return
+            for start in range(0, len(ids), CHUNK):
+                chosen = column.in_(ids[start : start + CHUNK])
+                yield from connection.execute(select.where(chosen)).all()
 
 
 def read_json(text: str) -> Any:
@@ -133,29 +164,49 @@ def _no_blob(name: str) -> bytes:
     raise JournalError(f"blob {name} is not read here.")
 
 
-def _read_entry(row: Any) -> SeriesEntry:
-    metric = row.metric
-    if row.context != "{}":
+_SERIES = ("run_id", "id", "model", "source", "axis", "metric", "context")
+_SUMMARY = (
+    *("stale", "n", "n_finite", "first_step", "first_value", "first_odd"),
+    *("last_step", "last_value", "last_odd", "min_step", "min_value"),
+    *("max_step", "max_value", "mean"),
+)
+
+
+def _read_entry(
+    series_id: int,
+    model: str,
+    source: str,
+    axis: str,
+    metric: str,
+    context: str,
+    stale: int | None,
+    count: int | None,
+    *row: Any,
+) -> SeriesEntry:
+    """Return a series from its columns, `_SERIES` and `_SUMMARY`."""
+    if context != "{}":
         labels = {
             key: _codec.decode(item, _codec.Blobs(bytes.fromhex, limit=1 << 20))
-            for key, item in json.loads(row.context).items()
+            for key, item in json.loads(context).items()
         }
         metric = series_name(metric, labels)
-    key = SeriesKey(row.model, row.source, row.axis, metric)
-    if row.n is None:
-        return SeriesEntry(row.id, SeriesSummary(key), stale=True)
+    key = SeriesKey(model, source, axis, metric)
+    if count is None:
+        return SeriesEntry(series_id, SeriesSummary(key), stale=True)
+    n_finite, first_at, first, first_odd, last_at, last, last_odd, *rest = row
+    min_at, least, max_at, largest, mean = rest
     summary = SeriesSummary(
         key,
-        count=row.n,
-        n_finite=row.n_finite,
-        first=join_float(row.first_value, row.first_odd),
-        first_at=row.first_step,
-        last=join_float(row.last_value, row.last_odd),
-        last_at=row.last_step,
-        min=row.min_value,
-        min_at=row.min_step,
-        max=row.max_value,
-        max_at=row.max_step,
-        mean=row.mean,
+        count,
+        n_finite,
+        join_float(first, first_odd),
+        first_at,
+        join_float(last, last_odd),
+        last_at,
+        least,
+        min_at,
+        largest,
+        max_at,
+        mean,
     )
-    return SeriesEntry(row.id, summary, stale=bool(row.stale))
+    return SeriesEntry(series_id, summary, stale=bool(stale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import pathlib
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from drytrack._summaries import Better
 
 
+_COLUMNS = (
+    *("id", "uuid", "name", "status", "attempt", "description"),
+    *("par_dir", "created", "started", "ended", "error"),
+)
+"""What a list of runs needs; a record is read when it is asked for."""
+
+
 class SQLStore(Store):
     """Reads the runs of a database; it is let go with the last run of it."""
 
@@ -52,7 +60,8 @@ class SQLStore(Store):
     def find(self, query: Query) -> Iterator[StoredRun]:
         """Return the runs that a query means; see `Store.find`."""
         table, experiments = schema.runs, schema.experiments
-        select = sa.select(table, experiments.c.name.label("experiment"))
+        columns = [table.c[name] for name in _COLUMNS]
+        select = sa.select(*columns, experiments.c.name.label("experiment"))
         select = select.join_from(table, experiments)
         tagged = schema.tags.select()
         if query.experiment is not None:
@@ -71,7 +80,7 @@ class SQLStore(Store):
             run = SQLRun(self, shelf, row, tags.get(row.id, []), goals[row.experiment])
             if query.statuses and run.status not in query.statuses:
                 continue
-            if set(query.tags) <= set(run.tags) and meets_all(run, query):
+            if all(tag in run.tags for tag in query.tags) and meets_all(run, query):
                 yield run
 
     def goals(self, experiment: str) -> dict[str, Better]:
@@ -132,7 +141,7 @@ class SQLRun(StoredRun):
         Args:
             store: Where it is from.
             shelf: What is read for all runs of a query at once.
-            row: The run's row, with the name of its experiment.
+            row: Its `_COLUMNS`, and the name of its experiment.
             tags: Its labels.
             goals: What is declared better for its experiment.
         """
@@ -140,27 +149,29 @@ class SQLRun(StoredRun):
         self._shelf = shelf
         self._row = row
         self._goals = goals
-        self._record: dict[str, Any] | None = None
-        self.id = row.name
-        self.uuid = row.uuid
-        self.experiment = row.experiment
+        self._record: Mapping[str, Any] | None = None
+        _, self.uuid, self.id, status, self.attempt, self.description, *rest = row
+        _, created, self.started, self.ended, error, self.experiment = rest
         self.tags = tags
-        self.created = row.created or 0.0
-        self.started = row.started
-        self.ended = row.ended
-        self.attempt = row.attempt
-        self.description = row.description
-        self.error = None if row.error is None else read_json(row.error)
-        self.status = self._find_status()
-        self.name = str(self.record.get("name") or self.id)
-        self.notes = str(self.record.get("notes") or "")
+        self.created = created or 0.0
+        self.error = None if error is None else read_json(error)
+        self.status = status if status != "running" else self._find_status()
+
+    @functools.cached_property
+    def name(self) -> str:  # type: ignore[override]  # it can be set
+        """What it is called; its id where it was given no name."""
+        return str(self.record.get("name") or self.id)
+
+    @functools.cached_property
+    def notes(self) -> str:  # type: ignore[override]  # it can be set
+        """Text about it; may be empty."""
+        return str(self.record.get("notes") or "")
 
     @property
     def record(self) -> Mapping[str, Any]:
         """What ``record.json`` had held when an attempt last started or ended."""
         if self._record is None:
-            text = self._row.record
-            self._record = (read_json(text) if text else None) or {}
+            self._record = self._shelf.record(self._row.id)
         return self._record
 
     @property
@@ -287,17 +298,15 @@ class SQLRun(StoredRun):
         return None
 
     def _find_status(self) -> str:
-        status = str(self._row.status)
-        if status != "running":
-            return status
+        """Return what has become of a run that did not end."""
         if (local := self._find_local()) is not None:
             return local.status
         try:
             environment = self.record["attempts"][-1]["environment"]
             process = ProcessId.from_dict(environment["process"])
         except (KeyError, IndexError, TypeError, ValueError):
-            return status
-        return "crashed" if is_alive(process) is False else status
+            return "running"
+        return "crashed" if is_alive(process) is False else "running"
 
     def _find_local(self) -> _record.RunRecord | None:
         """Return the run's own record, where it is on this machine."""

@@ -13,6 +13,7 @@ A store is a folder of recorded runs, whose journals are read, or a database.
 from __future__ import annotations
 
 import abc
+import operator
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -81,6 +82,7 @@ _SUMMARY_COLUMNS: dict[str, Kind] = {
     "best_at": "whole",
     "checkpoint": "text",
 }
+_read_counted = operator.attrgetter(*list(_SUMMARY_COLUMNS)[6:-1])
 _LISTED: dict[str, Kind] = {
     **_RUN_COLUMNS,
     "uuid": "text",
@@ -331,9 +333,7 @@ class RunSet(Sequence[StoredRun]):
         for run in self:
             for found in run.summaries(better):
                 saved = found.checkpoint.location if found.checkpoint else None
-                counted = [
-                    getattr(found, name) for name in list(_SUMMARY_COLUMNS)[6:-1]
-                ]
+                counted = _read_counted(found)
                 rows.append([run.experiment, run.id, *found.key, *counted, saved])
         return one_batch(_SUMMARY_COLUMNS, rows)
 

@@ -79,6 +79,8 @@ class Database:
         self._is_owned = is_owned
         self._writer: sa.Connection | None = None
         self._file_id: tuple[int, int] | None = None
+        self._is_known = False
+        self._known_file: tuple[int, int] | None = None
         self._users = 0
         self._warned = False
 
@@ -129,10 +131,13 @@ class Database:
             msg = f"There is no database {self.path}. Pass the file of one."
             raise FileNotFoundError(msg)
         with self.engine.connect() as connection:
-            if not _sql_schema.check_version(connection):
-                where = _sql_schema.describe(self.engine)
-                msg = f"{where} holds no runs of drytrack. Pass another one."
-                raise SchemaError(msg)
+            file_id = self._read_file_id()
+            if not self._is_known or file_id != self._known_file:
+                if not _sql_schema.check_version(connection):
+                    where = _sql_schema.describe(self.engine)
+                    msg = f"{where} holds no runs of drytrack. Pass another one."
+                    raise SchemaError(msg)
+                self._is_known, self._known_file = True, file_id
             yield connection
 
     def drop_connection(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import drytrack
-from drytrack import Experiment
+from drytrack import Experiment, _shelf
 from drytrack.core import log_events
 from drytrack.core.exceptions import ConfigurationError, RunHeldError
 from drytrack.trackers import _sql_curves
@@ -34,7 +34,7 @@ def make_experiment(folder, name="E"):
 
 def play(run, attempts_seen=0):
     for epoch in range(1 + attempts_seen, 5):
-        value = math.nan if epoch == 3 else 1 / epoch
+        value = math.nan if epoch == 3 else (3 if run.id == "a" else 1) / epoch
         log_events.MetricEvent("net", "t", epoch, {"loss": value, "acc": -value})
         log_events.StepMetricEvent("t", epoch, {"x": epoch}, {"split": "val"})
         log_events.SaveModelEvent("net", "checkpoint", f"{epoch}.pt", epoch)
@@ -113,6 +113,7 @@ def test_the_same_runs_have_the_same_to_show(stores):
         {"status": "failed"},
         {"params": {"opt.name": "adam", "lr": ("<", 1)}},
         {"metrics": {"loss.max": (">=", 1)}},
+        {"metrics": {"loss.max": (">", 2)}},
         {"metrics": {"x [split=val].count": 4}},
         {"experiment": "E'; DROP TABLE runs; --"},
     ],
@@ -123,6 +124,23 @@ def test_queries_find_the_same_runs(stores, query):
     expected = [run.uuid for run in journals.runs(**query)]
 
     assert [run.uuid for run in database.runs(**query)] == expected
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+def test_runs_are_told_from_those_between_them(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(_shelf, "CHUNK", chunk)
+    for number in range(3):
+        for name in ("E", "Other"):
+            with make_experiment(tmp_path, name).create_run(f"r{number}"):
+                value = number if name == "E" else -1
+                log_events.MetricEvent("net", "t", 1, {"loss": value})
+
+    found = drytrack.open_store(tmp_path / "drytrack.db").runs("E")
+
+    assert [run.summaries()[0].last for run in found] == [0, 1, 2]
+    assert [run.series("loss").values for run in found] == [[0], [1], [2]]
+    assert [run.name for run in found] == ["r0", "r1", "r2"]
+    assert {run.params()["opt.name"] for run in found} == {"adam"}
 
 
 step_lists = st.lists(st.lists(st.integers(0, 8), max_size=6), min_size=1, max_size=3)
