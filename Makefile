@@ -66,7 +66,7 @@ $(ENVS)/%/.stamp: pyproject.toml | python
 	@touch $@
 
 $(ENVS)/backend/.stamp: REQUIREMENTS = --editable ".[all,notebook,test]"
-$(ENVS)/bench/.stamp: REQUIREMENTS = --editable . "numpy>=1.26"
+$(ENVS)/bench/.stamp: REQUIREMENTS = --editable ".[plot,report,system]"
 $(ENVS)/demo/.stamp: REQUIREMENTS = --editable ".[plot]" "scikit-learn>=1.4"
 $(ENVS)/dev/.stamp: REQUIREMENTS = --editable ".[dev]"
 $(ENVS)/notebook/.stamp: REQUIREMENTS = --editable ".[notebook,plot]" "scikit-learn>=1.4"
