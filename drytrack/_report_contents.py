@@ -6,10 +6,16 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from drytrack._digest import read_points
 from drytrack.core import log_events
 from drytrack.core._history import Attempt, AttemptCounter, Axis, Series, series_name
+from drytrack.core.journal import JournalReader
 
 if TYPE_CHECKING:
+    import pathlib
+
+    from drytrack._store_journal import JournalRun
+    from drytrack._summaries import SeriesKey
     from drytrack.store import StoredRun
 
 MAX_KEPT = {"histogram": 64, "image": 8, "figure": 1, "table": 1, "text": 1}
@@ -50,9 +56,10 @@ class Medium:
 
 
 class Contents:
-    """Models, learning rates, media and artifacts of a run.
+    """Points, models, learning rates, media and artifacts of a run.
 
     Attributes:
+        series: The points of each series, by the attempt rule.
         models: Name → architecture.
         media: What was published, in the order of the first of each name.
         artifacts: The files, the newest of each name.
@@ -61,6 +68,7 @@ class Contents:
 
     def __init__(self) -> None:
         """Start empty."""
+        self.series: dict[SeriesKey, Series] = {}
         self.models: dict[str, str] = {}
         self.media: dict[tuple[str, str, str], Medium] = {}
         self.artifacts: dict[str, log_events.ArtifactEvent] = {}
@@ -113,25 +121,53 @@ class Contents:
                 self.media.setdefault(key, Medium(*key)).add(event)
 
 
-def read_contents(run: StoredRun) -> Contents:
-    """Read what a run has beside its metrics, from its journal or a database.
+def read_run(run: StoredRun) -> Contents:
+    """Read everything that a report shows of a run, from its journal or a database.
 
     Raises:
         JournalError: If a newer version wrote the journal.
     """
     from drytrack._store_journal import JournalRun
-    from drytrack.core.journal import JournalReader
 
     contents = Contents()
-    if not isinstance(run, JournalRun):
-        from drytrack._report_sql import read_events
-
-        for event, attempt in read_events(run):
-            contents.see(event, attempt)
+    contents.series = {summary.key: Series([], []) for summary in run.summaries()}
+    if isinstance(run, JournalRun):
+        _read_journal(run, contents)
         return contents
-    reader = JournalReader(run.path)
-    attempts = AttemptCounter()
-    for event in reader.read() if reader.exists else ():
-        attempts.see(event)
-        contents.see(event, attempts.of(event, getattr(event, "model_name", "")))
+    from drytrack._report_sql import read_events
+
+    for event, attempt in read_events(run):
+        contents.see(event, attempt)
+    if contents.series:
+        for key, steps, values in run.read_points(list(contents.series)):
+            contents.series[key].steps.extend(steps)
+            contents.series[key].values.extend(values)
     return contents
+
+
+def _read_journal(run: JournalRun, contents: Contents) -> None:
+    """Read points and all else in one go: parsing lines is what takes long."""
+    reader = _Witness(run.path, contents)
+    if not reader.exists:  # it was never started
+        return
+    found = contents.series
+    for key, step, value in read_points(reader, run.digest(), found.__contains__):
+        found[key].steps.append(step)
+        found[key].values.append(value)
+
+
+class _Witness(JournalReader):
+    """Shows a run's contents each event that somebody else reads."""
+
+    def __init__(self, folder: pathlib.Path, contents: Contents) -> None:
+        super().__init__(folder)
+        self._contents = contents
+
+    def read(self, *args: Any, **options: Any) -> Iterator[log_events.Event]:
+        attempts = AttemptCounter()
+        for event in super().read(*args, **options):
+            attempts.see(event)
+            if event.__class__ is not log_events.StepMetricEvent:
+                model = getattr(event, "model_name", "")
+                self._contents.see(event, attempts.of(event, model))
+            yield event

@@ -17,9 +17,7 @@ from drytrack.trackers._plot_points import (
 
 if TYPE_CHECKING:
     from drytrack._report_contents import Contents, Medium
-    from drytrack._summaries import SeriesKey
     from drytrack.core._history import Series
-    from drytrack.store import StoredRun
 
 MAX_ALL_POINTS = 120_000
 """Points of all curves of a page together."""
@@ -55,22 +53,14 @@ class Line(NamedTuple):
     series: Series
 
 
-def metric_lines(runs: Mapping[str, StoredRun]) -> Iterator[Line]:
+def metric_lines(contents: Mapping[str, Contents]) -> Iterator[Line]:
     """Yield the curves of metrics, run by run.
 
     Args:
-        runs: What to call a run ("" where there is only one) → the run.
+        contents: What to call a run ("" where there is only one) → the run's.
     """
-    from drytrack.core._history import Series
-
-    for name, run in runs.items():
-        found: dict[SeriesKey, Series] = {
-            summary.key: Series([], []) for summary in run.summaries()
-        }
-        for key, steps, values in run.read_points(list(found)) if found else ():
-            found[key].steps.extend(steps)
-            found[key].values.extend(values)
-        for key, series in found.items():
+    for name, known in contents.items():
+        for key, series in known.series.items():
             label = _join(name, key.source)
             yield Line(key.model, key.axis, key.metric, label, series)
 

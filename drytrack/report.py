@@ -102,20 +102,19 @@ def make_report(
 def _collect(runs: list[StoredRun], title: str | None) -> dict[str, Any]:
     """Return what the template shows."""
     from drytrack import _report_facts as facts
-    from drytrack._report_contents import read_contents
+    from drytrack._report_contents import read_run
     from drytrack._report_curves import build_charts, metric_lines, rate_lines
     from drytrack._report_media import Cabinet
     from drytrack.trackers._plot_style import LOOKS, MARK_NAMES
 
     names = facts.name_runs(runs)
-    contents = dict(zip(names, map(read_contents, runs), strict=True))
+    contents = dict(zip(names, map(read_run, runs), strict=True))
     # One run needs no name in its legends.
     labels = names if len(runs) > 1 else [""]
+    labelled = dict(zip(labels, contents.values(), strict=True))
     charts = {
-        "curves": build_charts(metric_lines(dict(zip(labels, runs, strict=True)))),
-        "rates": build_charts(
-            rate_lines(dict(zip(labels, contents.values(), strict=True)))
-        ),
+        "curves": build_charts(metric_lines(labelled)),
+        "rates": build_charts(rate_lines(labelled)),
     }
     cabinet = Cabinet()
     media = {name: cabinet.add(known) for name, known in contents.items()}

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import drytrack
 from drytrack import Experiment, _report_media
-from drytrack._report_contents import Medium, read_contents
+from drytrack._report_contents import Medium, read_run
 from drytrack._report_curves import build_curve, build_history
 from drytrack.core import log_events
 from drytrack.core._history import Series
@@ -490,7 +490,7 @@ def test_of_many_images_some_are_kept_the_newest_among_them(experiment, tmp_path
             log_events.ImageEvent("train", "sample", step, pixels)
     (run,) = stored(tmp_path)
 
-    (medium,) = read_contents(run).media.values()
+    (medium,) = read_run(run).media.values()
 
     steps = [event.step for event in medium.events]
     assert steps[0] == 0
