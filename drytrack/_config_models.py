@@ -14,7 +14,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from drytrack.backends import find_backend, known_backends
+from drytrack.backends import ALIASES, find_backend, known_backends
 from drytrack.core.exceptions import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ def make_tracker_model(provider: str) -> type[BaseModel]:
     """
     pydantic = import_pydantic()
     cls = find_backend(provider)
-    fields: dict[str, Any] = {"provider": (Literal[provider], provider)}
+    other_names = [name for name, module in ALIASES.items() if module == provider]
+    fields: dict[str, Any] = {
+        "provider": (Literal[provider, *other_names], provider),
+    }
     extra: Literal["allow", "forbid"] = "forbid"
     hints = _read_hints(cls)
     for parameter in inspect.signature(cls).parameters.values():

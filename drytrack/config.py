@@ -171,8 +171,9 @@ def experiment_from_config(config: Any) -> Experiment[Any]:
     Args:
         config: As for `tracker_from_config`, with ``name`` and, if wanted,
             ``par_dir``, ``tags``, ``description``, ``config`` (the parameters),
-            ``trackers`` (a list, or a mapping by name) and ``default_trackers``
-            (false leaves those out).
+            ``trackers`` (a list, or a mapping by name; one that is called as a
+            default one takes its place) and ``default_trackers`` (false leaves
+            those out).
 
     Raises:
         ConfigurationError: If a key or a value is wrong; where it stands is told.
@@ -213,6 +214,8 @@ def experiment_from_config(config: Any) -> Experiment[Any]:
     )
     if not checked["default_trackers"]:
         experiment.trackers.remove_all()
+    for name in named.keys() & experiment.trackers.named_trackers.keys():
+        experiment.trackers.remove(name)  # a default one, configured here
     experiment.trackers.subscribe(**named)
     return experiment
 
@@ -259,7 +262,14 @@ def _read(config: Any) -> tuple[Mapping[str, Any], _Where]:
     file = None
     omegaconf = sys.modules.get("omegaconf")
     if omegaconf is not None and omegaconf.OmegaConf.is_config(config):
-        config = omegaconf.OmegaConf.to_container(config, resolve=True)
+        try:
+            config = omegaconf.OmegaConf.to_container(
+                config, resolve=True, throw_on_missing=True
+            )
+        except omegaconf.errors.OmegaConfBaseException as err:
+            found = " ".join(str(err).split())  # several lines
+            msg = f"The configuration cannot be resolved: {found}. Give it a value."
+            raise ConfigurationError(msg) from err
     elif hasattr(config, "model_dump"):  # a pydantic model
         config = config.model_dump(by_alias=True)
     elif isinstance(config, (str, os.PathLike)):
@@ -343,17 +353,35 @@ def _validate(
         return model.model_validate(dict(data)).model_dump(by_alias=True)
     except pydantic.ValidationError as err:
         first = err.errors()[0]
-        # A union of types tells of each in turn; which of them is no matter.
-        keys = [str(key) for key in first["loc"] if key in data][:1] or first["loc"]
-        full = ".".join(filter(None, [path, *map(str, keys)]))
-        value = _show(str(keys[-1]), first["input"])
-        if first["type"] == "missing":
-            value = "missing"
+        is_missing = first["type"] == "missing"
+        keys = first["loc"] if is_missing else _follow(first["loc"], data)
+        full = path
+        for key in keys:
+            full += f"[{key}]" if isinstance(key, int) else f".{key}"
+        full = full.removeprefix(".")
+        secret = next((str(key) for key in keys if is_secret_key(str(key))), "")
+        value = "missing" if is_missing else _show(secret, first["input"])
         msg = f"{where(full)} is {value}. {first['msg']}."
         raise ConfigurationError(msg) from err
 
 
-def _key_error(where: _Where, path: str, value: Any, known: Any) -> ConfigurationError:
+def _follow(loc: tuple[int | str, ...], data: Any) -> list[int | str]:
+    """Return the part of an error's place that is in the data.
+
+    Where a type is a union, the names of its members stand in between.
+    """
+    keys = []
+    for key in loc:
+        try:
+            data = data[key]
+        except (LookupError, TypeError):
+            continue
+        keys.append(key)
+    return keys
+
+
+def _key_error(where: _Where, path: Any, value: Any, known: Any) -> ConfigurationError:
+    path = str(path)
     key = path.rpartition(".")[2]
     msg = (
         f"{where(path)} = {_show(key, value)} is no key there."

@@ -35,9 +35,10 @@ class SystemMonitor(Tracker):
     """Publishes the load of CPU, memory, disk, network and GPUs at intervals.
 
     They are step metrics of the source ``system`` on the axis ``seconds``, which
-    counts from the creation of the run. A thread of its own measures; what it cannot
-    find out (in a container, say) is left out. GPUs are found by pynvml, where that
-    is installed. On a rank that does not track, nothing is measured.
+    counts from the creation of the run; of several in one second the newest counts.
+    A thread of its own measures; what it cannot find out (in a container, say) is
+    left out. GPUs are found by pynvml, where that is installed. On a rank that does
+    not track, nothing is measured.
 
     Args:
         interval_s: Seconds between two measurements.

@@ -226,6 +226,55 @@ def test_default_trackers_stay_unless_they_are_left_out(monkeypatch, keep, names
     assert list(experiment.trackers.named_trackers) == names
 
 
+def test_a_tracker_that_is_configured_takes_the_place_of_a_default_one(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(_defaults, "trackers", {"yaml": YamlDumper()})
+    folder = tmp_path / "elsewhere"
+
+    experiment = experiment_from_config(
+        {"name": "a", "trackers": [{"provider": "yaml", "par_dir": str(folder)}]}
+    )
+
+    assert experiment.trackers.named_trackers["yaml"].par_dir == folder
+
+
+THEIRS = """
+from drytrack.testing import Recorder
+
+
+class Theirs(Recorder):
+    def __init__(self, color: str, size: int = 3) -> None:
+        super().__init__()
+        self.options = color, size
+"""
+
+
+def test_a_tracker_of_an_installed_package_is_configured_as_ours(tmp_path, monkeypatch):
+    info = tmp_path / "theirs-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n"
+    )
+    (info / "entry_points.txt").write_text(
+        "[drytrack.trackers]\ntheirs = theirs_of_config:Theirs\n"
+    )
+    (tmp_path / "theirs_of_config.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    tracker = tracker_from_config({"provider": "theirs", "color": "red", "size": "4"})
+    with tracker.open(name="digits") as run:
+        run.scalar("loss", 0.5)
+
+    assert tracker.innermost.options == ("red", 4)
+    assert any(isinstance(e, StepMetricEvent) for e in tracker.innermost.events)
+    assert config_schema()["$defs"]["TheirsConfig"]["required"] == ["color"]
+    with pytest.raises(ConfigurationError, match="color is missing"):
+        tracker_from_config({"provider": "theirs"})
+    with pytest.raises(UnknownBackendError, match="Did you mean 'theirs'"):
+        tracker_from_config({"provider": "theris"})
+
+
 # -- what is wrong -------------------------------------------------------------------
 
 
@@ -267,6 +316,11 @@ def test_default_trackers_stay_unless_they_are_left_out(monkeypatch, keep, names
             ConfigurationError,
             r"trackers\[0\]\.color in .* is missing",
         ),
+        (
+            [{"provider": "mlflow", "tags": {"team": 1}}],
+            ConfigurationError,
+            r"trackers\[0\]\.tags\.team in .* is 1\. Input should be a valid string",
+        ),
         (["csv"], ConfigurationError, r"trackers\[0\] in .* is 'csv'. Make it a map"),
         ("csv", ConfigurationError, r"trackers in .* is 'csv'. Make it a list"),
         (
@@ -293,6 +347,8 @@ def test_what_is_wrong_is_told_with_its_place_and_value(
     [
         ({"nam": "digits"}, r"nam = 'digits' is no key there. Did you mean 'name'"),
         ({}, "name is missing"),
+        ({"name": "a", 3: 4}, "3 = 4 is no key there"),
+        ({"name": "a", "tags": ["b", 3]}, r"tags\[1\] is 3. Input should be a valid"),
         ({"name": 3}, "name is 3. Input should be a valid string"),
         ({"name": "a", "tags": 3}, "tags is 3. Input should be a valid list"),
         ({"name": "a", "default_trackers": "perhaps"}, "default_trackers is 'perhaps'"),
@@ -315,6 +371,17 @@ def test_a_file_that_cannot_be_read_is_told_so(tmp_path):
         ConfigurationError, match=r"broken\.yaml is no valid YAML: .*line"
     ):
         tracker_from_config(broken)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"), [("???", "Missing mandatory value: par_dir"), ("${x}", "'x'")]
+)
+def test_what_omegaconf_cannot_resolve_is_told(value, message):
+    omegaconf = pytest.importorskip("omegaconf")
+    config = omegaconf.OmegaConf.create({"provider": "csv", "par_dir": value})
+
+    with pytest.raises(ConfigurationError, match=f"cannot be resolved: .*{message}"):
+        tracker_from_config(config)
 
 
 def test_a_missing_extra_is_told_with_its_place(tmp_path, monkeypatch):
@@ -348,6 +415,7 @@ def test_the_schema_knows_every_tracker_that_can_be_imported():
     [
         ({"name": "a", "trackers": [{"provider": "csv", "par_dir": "x"}]}, True),
         ({"name": "a", "trackers": {"b": {"provider": "null"}}}, True),
+        ({"name": "a", "trackers": [{"provider": "sqlite"}]}, True),
         ({"name": "a", "trackers": [{"provider": "csv", "pardir": "x"}]}, False),
         ({"name": "a", "trackers": [{"provider": "nowhere"}]}, False),
         ({"trackers": []}, False),
