@@ -11,12 +11,11 @@ import math
 import os
 import pathlib
 import socket
-import sys
 import threading
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from drytrack.core.exceptions import BackendError
@@ -30,6 +29,7 @@ from drytrack.trackers._backend import (
 )
 from drytrack.trackers._name_rule import NameRule
 from drytrack.trackers._offline_note import read_seq, write_seq
+from drytrack.trackers._vendor_process import environment, same_excepthook
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -303,12 +303,9 @@ class ClearML(Backend):
         # Otherwise it forks the training process, in the middle of its threads, for
         # a reporter that then takes 10 s to end.
         clearml.Task._report_subprocess_enabled = False
-        hook = sys.excepthook
-        with _cache_in(self._folder) if self._is_offline else contextlib.nullcontext():
-            try:
-                task = clearml.Task.init(**options)
-            finally:
-                sys.excepthook = hook
+        variables = {"CLEARML_CACHE_DIR": str(self._folder)} if self._is_offline else {}
+        with environment(variables), same_excepthook():
+            task = clearml.Task.init(**options)
             if self._is_offline:
                 # Decided when it is first asked for.
                 self._session = pathlib.Path(f"{task.get_offline_mode_folder()}.zip")
@@ -403,21 +400,6 @@ def _knock() -> None:
     address = urllib.parse.urlsplit(Session.get_api_server_host())
     port = address.port or (443 if address.scheme == "https" else 80)
     socket.create_connection((address.hostname or "", port), KNOCK_S).close()
-
-
-@contextlib.contextmanager
-def _cache_in(folder: pathlib.Path) -> Iterator[None]:
-    """Let ClearML choose a folder below this one for an offline session."""
-    name = "CLEARML_CACHE_DIR"
-    previous = os.environ.get(name)
-    os.environ[name] = str(folder)
-    try:
-        yield
-    finally:
-        if previous is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = previous
 
 
 def _thaw(value: Any) -> Any:

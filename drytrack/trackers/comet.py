@@ -27,6 +27,7 @@ from drytrack.trackers._backend import (
 )
 from drytrack.trackers._name_rule import NameRule
 from drytrack.trackers._offline_note import read_seq, write_seq
+from drytrack.trackers._vendor_process import environment, same_excepthook
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -325,15 +326,9 @@ def _import_comet() -> ModuleType:
     """Import Comet without what it does to the process by default."""
     if "comet_ml" in sys.modules:
         return sys.modules["comet_ml"]
-    missing = [name for name in QUIET if name not in os.environ]
-    hook = sys.excepthook
-    os.environ.update({name: QUIET[name] for name in missing})
-    try:
+    unset = {name: QUIET[name] for name in QUIET if name not in os.environ}
+    with environment(unset), same_excepthook():
         return import_backend("comet_ml", extra="comet", tracker="Comet")
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
-        sys.excepthook = hook
 
 
 @contextlib.contextmanager
