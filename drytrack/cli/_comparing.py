@@ -11,7 +11,14 @@ from drytrack.cli._curves import read_shapes
 from drytrack.cli._options import RUN, Settings, common, find_run
 
 if TYPE_CHECKING:
-    from drytrack.store import StoredRun
+    from rich.console import Console
+
+    from drytrack.store import SeriesKey, SeriesSummary, StoredRun
+
+EPOCH = "epoch"
+
+NAMES, MIN_CELL = 20, 10
+"""Columns of the screen for names, and those that a run needs at least."""
 
 _ABSENT = object()
 
@@ -19,14 +26,14 @@ _ABSENT = object()
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=RUN, metavar="RUN RUN...")
 @click.option("--all", "everything", is_flag=True, help="Parameters that agree, too.")
-@click.option("--axis", default="epoch", show_default=True, help="Axis of the metrics.")
+@click.option("--axis", help="epoch, step or another axis; by default epoch, or all.")
 @click.option("--metric", multiple=True, help="This metric; repeat for several.")
 @common
 def compare(
     settings: Settings,
     names: tuple[str, ...],
     everything: bool,
-    axis: str,
+    axis: str | None,
     metric: tuple[str, ...],
 ) -> None:
     """Compare runs: parameters that differ, metrics side by side."""
@@ -39,11 +46,14 @@ def compare(
         {
             each.key: each
             for each in run.summaries()
-            if each.key.axis == axis and (not metric or each.key.metric in metric)
+            if axis in (None, each.key.axis)
+            and (not metric or each.key.metric in metric)
         }
         for run in found
     ]
     keys = list(dict.fromkeys(key for column in columns for key in column))
+    if axis is None and any(key.axis == EPOCH for key in keys):
+        keys = [key for key in keys if key.axis == EPOCH]
     if settings.as_json:
         _output.print_json(
             {
@@ -67,19 +77,37 @@ def compare(
         return
     console = _output.make_console()
     heading = "parameters" if everything else "parameters that differ"
-    if params:
-        table = _output.make_table("", *labels, title=heading, fold=("", *labels))
-        for name, values in params.items():
-            cells = ["-" if value is _ABSENT else value for value in values]
-            _output.add_row(table, name, *cells)
-        console.print(table)
-    else:
+    if not params:
         console.print("The parameters are the same.")
-    title = f"metrics by {axis}: last, best"
+    # As many runs side by side as the screen has room for.
+    n_beside = max(1, (console.width - NAMES) // (MIN_CELL + _output.GAP))
+    for start in range(0, len(found), n_beside):
+        part = slice(start, start + n_beside)
+        if params:
+            table = _output.make_table(
+                "", *labels[part], title=heading, fold=("", *labels)
+            )
+            for name, values in params.items():
+                cells = ["-" if value is _ABSENT else value for value in values[part]]
+                _output.add_row(table, name, *cells)
+            console.print(table)
+        for of_axis in dict.fromkeys(key.axis for key in keys):
+            chosen = [key for key in keys if key.axis == of_axis]
+            _print_metrics(console, found[part], labels[part], columns[part], chosen)
+
+
+def _print_metrics(
+    console: Console,
+    found: list[StoredRun],
+    labels: list[str],
+    columns: list[dict[SeriesKey, SeriesSummary]],
+    keys: list[SeriesKey],
+) -> None:
+    title = f"metrics by {keys[0].axis}: last, best"
     table = _output.make_table("", *labels, title=title, fold=("", *labels))
     width = max(8, min(20, console.width // (len(found) + 1) - 4))
     shapes = [
-        read_shapes(run, list(column.values()), width)
+        read_shapes(run, [column[key] for key in keys if key in column], width)
         for run, column in zip(found, columns, strict=True)
     ]
     for key in keys:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Curves = dict[SeriesKey, tuple[list[int], list[float]]]
     Shapes = dict[SeriesKey, list[float]]
 
+DROPPABLE = ("mean", "first", "n", "curve", "max", "min")
+"""Columns that a narrow screen does without."""
+
 MAX_POINTS = 200
 """Rows of points that a screen is asked to show."""
 
@@ -48,7 +51,7 @@ def metrics(
     points: bool,
     limit: int,
 ) -> None:
-    """Show the metrics of a run, each with its summary and a small curve."""
+    """Show the metrics of a run: summaries and small curves."""
     found = find_run(settings, run)
     keys = set(found.series_keys(*names, model=model, source=source, axis=axis))
     if names and not keys:
@@ -86,8 +89,7 @@ def _print_points(
 
 def print_series(console: Console, chosen: list[SeriesSummary], shapes: Shapes) -> None:
     """Print a table for the series of each model, source and axis."""
-    narrow = console.width < _output.NARROW
-    extra = [] if narrow else ["first", "mean"]
+    extra = ["first", "mean"]
     drawn = ["curve"] if shapes else []
     for of in dict.fromkeys(each.key[:3] for each in chosen):
         table = _output.make_table(
@@ -109,7 +111,7 @@ def print_series(console: Console, chosen: list[SeriesSummary], shapes: Shapes) 
             if shapes:
                 cells.append(_output.sparkline(shapes[each.key], console.encoding))
             _output.add_row(table, *cells)
-        console.print(table)
+        console.print(_output.fit(console, table, DROPPABLE))
 
 
 def read_curves(run: StoredRun, chosen: list[SeriesSummary]) -> Curves:

@@ -43,7 +43,7 @@ def tag(
 @click.option("--append", is_flag=True, help="Add a line to the notes.")
 @common
 def note(settings: Settings, run: str, text: str | None, append: bool) -> None:
-    """Set the notes of a run ("-" reads them from the input), or show them."""
+    """Set the notes of a run, or show them; "-" reads the input."""
     found = find_run(settings, run)
     if text is not None:
         text = sys.stdin.read().rstrip("\n") if text == "-" else text
@@ -58,7 +58,7 @@ def note(settings: Settings, run: str, text: str | None, append: bool) -> None:
 @click.argument("name")
 @common
 def rename(settings: Settings, run: str, name: str) -> None:
-    """Change what a run is called; its id, and its folder, stay ("" undoes it)."""
+    """Change what a run is called; its id stays ("" undoes it)."""
     found = find_run(settings, run)
     found.edit(name=name)
     _say(settings, found, found.name)
@@ -74,7 +74,7 @@ def rename(settings: Settings, run: str, name: str) -> None:
 def goal(
     settings: Settings, experiment: str, metric: str | None, better: str | None
 ) -> None:
-    """Declare whether lower or higher values of a metric are better, or show it."""
+    """Declare which values of a metric are better, or show it."""
     store = settings.store
     if isinstance(store, JournalStore):
         known = store.experiments()
@@ -100,7 +100,7 @@ def goal(
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @common
 def delete(settings: Settings, runs: tuple[str, ...], yes: bool) -> None:
-    """Delete the record, journal and blobs of runs; a running one is refused.
+    """Delete the record, journal and blobs of runs that have ended.
 
     What trackers wrote elsewhere, such as CSV files, stays. Of a database, only
     its rows are deleted.

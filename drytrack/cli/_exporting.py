@@ -48,10 +48,11 @@ def export(
     metric: tuple[str, ...],
     axis: str | None,
 ) -> None:
-    """Write metrics, parameters or summaries of runs as CSV, Parquet or JSON Lines.
+    """Write metrics or parameters as CSV, Parquet or JSON Lines.
 
-    Without RUN, those of all runs. Large results stream. With --json, what was
-    written is told on the output as JSON.
+    Or summaries of series, or the list of runs. Without RUN, those of all runs.
+    Large results stream. With --json, what was written is told on the output as
+    JSON.
     """
     form = form or FORMATS.get(pathlib.Path(output).suffix.lower(), "csv")
     if output == "-" and (settings.as_json or form == "parquet"):

@@ -151,6 +151,8 @@ def _print_line(event: log_events.Event) -> None:
     for name, value in fields.items():
         if value in (None, "", [], {}) or name in ("config", "architecture_repr"):
             continue
+        if (name, value) == ("axis", "step"):
+            continue
         if isinstance(value, Mapping):
             parts += [f"{key}={_short(item)}" for key, item in value.items()]
         else:

@@ -47,7 +47,7 @@ REFRESH_EVERY = 256
 def replay(
     settings: Settings, run: str, targets: tuple[str, ...], from_seq: int
 ) -> None:
-    """Feed the journal of a run to trackers, as if the run went on now.
+    """Feed the journal of a run to trackers, as if it went on now.
 
     What a tracker of drytrack has already is not added twice. Exits with 1 if a
     tracker failed.
@@ -71,7 +71,7 @@ def replay(
 @click.argument("runs", nargs=-1, required=True, type=RUN, metavar="RUN...")
 @common
 def compact(settings: Settings, runs: tuple[str, ...]) -> None:
-    """Compress the journals of runs that have ended; they stay readable."""
+    """Compress journals of runs that have ended; they stay readable."""
     folders = [find_folder(settings, name) for name in runs]
     results = []
     for folder in folders:

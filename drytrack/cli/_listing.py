@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 LIVE = ("running", "stalled")
 
+DROPPABLE = ("started", "took", "tags")
+"""Columns that a narrow screen does without."""
+
 
 @click.command()
 @click.argument("experiment", required=False)
@@ -61,18 +64,16 @@ def runs(
     console = _output.make_console()
     for name in dict.fromkeys(run.experiment for run in found):
         of_it = [run for run in found if run.experiment == name]
-        console.print(_make_list(console, name, of_it, shown))
+        console.print(_output.fit(console, _make_list(name, of_it, shown), DROPPABLE))
 
 
 def _make_list(
-    console: Console, experiment: str, found: list[StoredRun], shown: tuple[str, ...]
+    experiment: str, found: list[StoredRun], shown: tuple[str, ...]
 ) -> Table:
-    times = ["took"] if console.width < _output.NARROW else ["started", "took"]
     table = _output.make_table(
         "run",
         "status",
-        *times,
-        "tags",
+        *DROPPABLE,
         *shown,
         title=experiment,
         right=("took", *shown),
@@ -81,12 +82,11 @@ def _make_list(
     for run in found:
         picked = _pick(run, shown)
         label = run.id if run.name == run.id else f"{run.id} ({run.name})"
-        when = [_output.moment(run.started or run.created)] if len(times) > 1 else []
         _output.add_row(
             table,
             label,
             _output.status_cell(run.status),
-            *when,
+            _output.moment(run.started or run.created),
             _output.duration(_took(run)),
             ", ".join(run.tags),
             *(_output.number(picked[name]) for name in shown),
@@ -98,7 +98,7 @@ def _make_list(
 @click.argument("run", type=RUN)
 @common
 def show(settings: Settings, run: str) -> None:
-    """Show everything about one run: state, surroundings, parameters, metrics."""
+    """Show one run: state, surroundings, parameters, metrics."""
     found = find_run(settings, run)
     if settings.as_json:
         _output.print_json(

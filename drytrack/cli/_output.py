@@ -37,6 +37,12 @@ STYLES = {
 NARROW = 110
 """Columns of a screen below which tables leave out what can be missed."""
 
+GAP = 3
+"""Columns of the screen between two columns of a table."""
+
+FOLDED = 16
+"""Columns that text which goes on below should have at least."""
+
 PIPE_WIDTH = 160
 """Columns of a table that goes to a file or another program."""
 
@@ -73,10 +79,12 @@ def make_table(
     """
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
         box=box.SIMPLE_HEAD,
-        title=title,
+        # A title may be longer than the table is wide.
+        title=None if title is None else Text(title, no_wrap=True, overflow="ignore"),
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -91,6 +99,47 @@ def make_table(
             no_wrap=column not in fold,
         )
     return table
+
+
+def fit(console: Console, table: Table, droppable: Sequence[str]) -> Table:
+    """Leave out columns until a table fits the screen; numbers are never cut.
+
+    Args:
+        console: Where it is printed.
+        table: The table, with all its rows.
+        droppable: Columns that can be missed, the first to go first.
+    """
+    for name in droppable:
+        if _measure(table) <= console.width:
+            break
+        table = _without(table, name)
+    return table
+
+
+def _without(table: Table, name: str) -> Table:
+    """Return a table without a column; rich knows no way to take one out."""
+    kept = [column for column in table.columns if column.header != name]
+    slim = make_table(
+        *(str(column.header) for column in kept),
+        title=str(table.title) if table.title is not None else None,
+        right=[str(column.header) for column in kept if column.justify == "right"],
+        fold=[str(column.header) for column in kept if not column.no_wrap],
+    )
+    for cells in zip(*(column.cells for column in kept), strict=True):
+        slim.add_row(*cells)
+    return slim
+
+
+def _measure(table: Table) -> int:
+    """Return how wide a table must be; what can go on below need not be wide."""
+    from rich.cells import cell_len
+
+    width = 2 + GAP * (len(table.columns) - 1)
+    for column in table.columns:
+        texts = [str(column.header), *map(str, column.cells)]
+        longest = max(cell_len(line) for text in texts for line in text.split("\n"))
+        width += longest if column.no_wrap else min(longest, FOLDED)
+    return width
 
 
 def add_row(table: Table, *cells: object, style: str | None = None) -> None:

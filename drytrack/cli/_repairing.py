@@ -49,7 +49,7 @@ TRACKER = "sqlalchemy"
 def doctor(
     settings: Settings, runs: tuple[str, ...], place: str | None, repair: bool
 ) -> None:
-    """Check records, journals and a database of runs against each other.
+    """Check records, journals and databases against each other.
 
     By default of all runs. What is wrong with a record or with the database is
     made anew from the journal. Exits with 1 if something is wrong and was not

@@ -45,12 +45,12 @@ def make_run(tmp_path):
 def cli(tmp_path):
     """Return what calls a verb on the runs below ``tmp_path``."""
 
-    def call(*args, code=0, stdin=None, folder=tmp_path):
+    def call(*args, code=0, stdin=None, folder=tmp_path, width=120):
         result = CliRunner().invoke(
             app,
             [*map(str, args)],
             input=stdin,
-            env={"DRYTRACK_DIR": str(folder), "COLUMNS": "120"},
+            env={"DRYTRACK_DIR": str(folder), "COLUMNS": str(width)},
         )
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception

@@ -197,3 +197,46 @@ def test_json_holds_what_is_not_finite(told, tmp_path):
     assert data["params"] == {"p": {"$float": "inf"}}
     assert data["metrics"][0]["last"] == {"$float": "nan"}
     json.dumps(data, allow_nan=False)
+
+
+# -- narrow screens ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "--show", "loss", "--show", "loss.min"),
+        ("metrics", "a"),
+        ("show", "a"),
+        ("compare", "a", "b"),
+        ("compare", "a", "b", "c", "d", "e", "f"),
+    ],
+    ids=" ".join,
+)
+def test_tables_fit_the_screen_and_no_number_is_cut(cli, make_run, command, width):
+    for number, run_id in enumerate("abcdef"):
+        make_run(run_id, lr=123.45 / 10**number)
+
+    text = cli(*command, width=width).stdout
+
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    last = [123.45 / 10**number / 3 for number in range(6)]
+    chosen = last if command[0] == "runs" else last[: len(command) - 1]
+    for value in chosen:
+        assert f"{value:.5g}" in text
+
+
+def test_runs_without_epochs_are_compared_by_what_they_have(cli, told, tmp_path):
+    for run_id in "ab":
+        with Experiment(name="Steps", par_dir=tmp_path).create_run(run_id):
+            log_events.StepMetricEvent("t", 1, {"loss": 0.25})
+            log_events.StepMetricEvent("t", 2, {"load": 0.5}, axis="seconds")
+
+    text = cli("compare", "a", "b").stdout
+
+    assert "metrics by step" in text
+    assert "metrics by seconds" in text
+    (chosen,) = told("compare", "a", "b", "--axis", "step")["metrics"]
+    assert (chosen["metric"], chosen["last"]) == ("loss", [0.25, 0.25])
