@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from drytrack.store import SeriesKey, SeriesSummary, StoredRun
 
-EPOCH = "epoch"
+FIRST = ("epoch", "step")
+"""Axes that are compared if none is named, the first that there is; else all."""
 
 NAMES, MIN_CELL = 20, 10
 """Columns of the screen for names, and those that a run needs at least."""
@@ -26,7 +27,9 @@ _ABSENT = object()
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=RUN, metavar="RUN RUN...")
 @click.option("--all", "everything", is_flag=True, help="Parameters that agree, too.")
-@click.option("--axis", help="epoch, step or another axis; by default epoch, or all.")
+@click.option(
+    "--axis", help="epoch, step or another axis; by default the first of them."
+)
 @click.option("--metric", multiple=True, help="This metric; repeat for several.")
 @common
 def compare(
@@ -52,8 +55,10 @@ def compare(
         for run in found
     ]
     keys = list(dict.fromkeys(key for column in columns for key in column))
-    if axis is None and any(key.axis == EPOCH for key in keys):
-        keys = [key for key in keys if key.axis == EPOCH]
+    if axis is None:
+        given = {key.axis for key in keys}
+        first = next((name for name in FIRST if name in given), None)
+        keys = [key for key in keys if first in (None, key.axis)]
     if settings.as_json:
         _output.print_json(
             {

@@ -150,10 +150,9 @@ def _record(
         results.append(done._asdict())
         if settings.as_json:
             continue
-        metrics = f"{len(done.metrics)} metric{'s' * (len(done.metrics) != 1)}"
         click.echo(
-            f"{done.run}: {done.outcome}, {done.points} points of {metrics} in "
-            f"{done.events} events."
+            f"{done.run}: {done.outcome}, points: {done.points}, metrics: "
+            f"{len(done.metrics)}, events: {done.events}."
         )
         for kind, count in done.left_out.items():
             click.echo(f"{done.run}: left out: {kind} ({count}).", err=True)
