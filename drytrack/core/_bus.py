@@ -292,8 +292,9 @@ class Bus:
     def resume(self, name: str) -> None:
         """Let a suspended tracker go on at once, with what it had missed."""
         guest = self.guests.get(name)
-        if guest is not None and guest.worker is not None:
-            guest.worker.wake()
+        worker = guest.worker if guest is not None else None
+        if worker is not None:
+            worker.wake()
 
     def _start_worker(self, guest: Guest, cursor: int, prelude: list[Event]) -> None:
         guest.worker = self._make_worker(guest, cursor, prelude)
@@ -336,6 +337,8 @@ class Bus:
 
     def _wait_for_turn(self, event_type: type[Event]) -> None:
         """Wait, but not for ever, for the handler that another thread is in."""
+        if self.lock._is_owned():  # type: ignore[attr-defined]  # see abandon
+            return
         try:
             # Inside the `try`: a signal's exception after it must not keep the lock.
             if not self.acquire(timeout=BUSY_TIMEOUT_S):
@@ -344,10 +347,12 @@ class Bus:
                     f"that another thread is in. A handler must not wait for a thread "
                     f"that publishes; let it return first."
                 )
-                raise BusBusyError(msg)
-        finally:
+                raise BusBusyError(msg)  # noqa: TRY301  # the lock is looked at below
+            self.release()
+        except BaseException:
             if self.lock._is_owned():  # type: ignore[attr-defined]  # see abandon
                 self.release()
+            raise
 
     def _queue_or_deliver(self, route: Route, event: Event) -> None:
         if self.busy:  # under the lock: by a handler further up this stack
@@ -355,8 +360,15 @@ class Bus:
                 route.record(event)
             self.queue.append((route, event))
             self.unsettled = True
-        else:
-            route.deliver(event)
+            return
+        # Not by `Route.deliver`, which would let go of a lock that is the caller's.
+        self.busy = True
+        try:
+            route.count += 1
+            route.serve_timed(event)
+            self.drain()
+        finally:
+            self.busy = False
 
     def drain(self) -> None:
         """Deliver what handlers published, in order."""
@@ -585,17 +597,16 @@ class Bus:
             Whether all did.
         """
         deadline = time.monotonic() + timeout_s
-        target = self.last_seq
         with self.lock:
+            # An interrupt may have cost the newest number its event.
+            target = self.last_seq if self.ring is None else self.ring.last
             for guest in self.guests.values():
                 if guest.worker is None:
                     guest.flush(self)
-        workers = [guest.worker for guest in self.guests.values() if guest.worker]
+            workers = [guest.worker for guest in self.guests.values() if guest.worker]
         for worker in workers:
             worker.wake()
-        while any(
-            worker.cursor < target and not worker.done.is_set() for worker in workers
-        ):
+        while any(worker.cursor < target and not worker.over for worker in workers):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.005)
@@ -609,8 +620,14 @@ class Bus:
             timeout_s: Seconds that the background trackers have, all together.
         """
         try:
-            with self.lock:
+            try:
                 self.publish(event)
+            except BaseException as error:
+                # An interrupt that came before anyone has heard of the end.
+                if event.stamp is None and not isinstance(error, Exception):
+                    self.publish(event)
+                raise
+            with self.lock:
                 self.stopped = True
             if self.journal is not None:
                 self.journal.sync()
@@ -624,7 +641,7 @@ class Bus:
                         self.dismiss(guest)
             deadline = time.monotonic() + timeout_s
             for worker in workers:
-                worker.done.wait(max(0.0, deadline - time.monotonic()))
+                worker.wait(max(0.0, deadline - time.monotonic()))
                 worker.abandon()
             with self.lock:
                 for route in self._by_type.values():

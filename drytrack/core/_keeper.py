@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from drytrack.core import _record
+from drytrack.core._bell import Bell
 from drytrack.core._environment import slow_environment
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Keeper:
         self._bus = bus
         self._steps = steps
         self._cwd = pathlib.Path.cwd()
-        self._over = threading.Event()
+        self._over = Bell()
         self._late: dict[str, Any] = {}
         self._promised = 0.0
         self._thread = threading.Thread(
@@ -65,7 +66,7 @@ class Keeper:
 
     def stop(self) -> dict[str, Any]:
         """End the thread; return what it has collected."""
-        self._over.set()
+        self._over.ring()
         self._thread.join(timeout=STOP_TIMEOUT_S)
         return self._late
 

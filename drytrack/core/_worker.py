@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from drytrack.core._bell import Bell
 from drytrack.core.exceptions import JournalError
 from drytrack.core.journal import JournalReader
 from drytrack.core.log_events import (
@@ -66,7 +67,7 @@ class Worker:
         self.guest = guest
         self.cursor = cursor
         self.position = cursor
-        self.done = threading.Event()
+        self.over = False
         self.dropped = 0
         self._prelude = prelude
         self._skipped = 0
@@ -75,7 +76,8 @@ class Worker:
         self._rejoin = False
         self._pause_s = 0.0
         self._flushed_at = time.monotonic()
-        self._wake = threading.Event()
+        self._wake = Bell()
+        self._left = Bell()
         self._last_try = False
         self._tried_last = False
         self._abandoned = False
@@ -113,34 +115,44 @@ class Worker:
         if self._open():
             return True
         self.bus.dismiss(self.guest)
-        self.done.set()
+        self.over = True
         return False
 
     def wake(self) -> None:
         """Look for events at once; end the pause of a suspended tracker."""
         if self._pause_s:
             self._pause_s = FIRST_PAUSE_S
-        self._wake.set()
+        self._wake.ring()
 
     def hurry(self) -> None:
         """Look for events at once, before the ring is full of them."""
         if not self._pause_s:
-            self._wake.set()
+            self._wake.ring()
 
     def finish(self) -> None:
         """Deliver what is left; a tracker that fails again is given up."""
         self._last_try = True
-        self._wake.set()
+        self._wake.ring()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the worker has nothing more to do.
+
+        Args:
+            timeout_s: Seconds to wait at the most; at least 0.
+        """
+        # One whose start was interrupted may never begin.
+        if not self.over and self._thread.is_alive():
+            self._left.wait(timeout_s)
 
     def abandon(self) -> None:
         """Deliver nothing more after the handler that is at work."""
         self._abandoned = True
-        self._wake.set()
+        self._wake.ring()
 
     @property
     def behind(self) -> int:
         """How many events the tracker has not received and flushed."""
-        return self.bus.last_seq - self.cursor
+        return max(0, self._ring.last - self.cursor)
 
     # -- the thread --------------------------------------------------------------
 
@@ -154,17 +166,22 @@ class Worker:
                 batch = self._next_batch()
                 if batch:
                     self._deliver(batch)
-                elif self._stop_seen or (self._rejoin and self._try_to_rejoin()):
+                elif self._is_through() or (self._rejoin and self._try_to_rejoin()):
                     break
                 else:
                     self._wake.wait(POLL_S)
-                    self._wake.clear()
         except BaseException as error:  # noqa: BLE001  # told, and the run goes on
             self.bus.note(f"The worker of tracker {self.guest.name!r} died", error)
         finally:
             if self.guest.worker is self:
                 self.bus.dismiss(self.guest)
-            self.done.set()
+            self.over = True
+            self._left.ring()
+
+    def _is_through(self) -> bool:
+        """Return whether nothing more will come; an interrupt may cost the end."""
+        at_end = self._last_try and self.position >= self._ring.last
+        return self._stop_seen or at_end
 
     def _sit_out(self) -> bool:
         """Wait before the next try; return whether there is to be one."""
@@ -172,7 +189,6 @@ class Worker:
             return False
         if not self._last_try:
             self._wake.wait(self._pause_s)
-            self._wake.clear()
         self._tried_last = self._last_try
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         self.guest.failures = 0

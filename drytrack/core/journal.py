@@ -248,6 +248,8 @@ class JournalWriter:
 
     def close(self) -> None:
         """Sync and close; what could not be written is said in `missing`."""
+        if self._closed:
+            return
         self.sync()
         if self._backlog:
             self.missing.append([self._backlog[0][0], self._backlog[-1][0]])

@@ -557,15 +557,24 @@ class Run(RunLogging, RunState, Generic[C]):
         try:
             self.bus.stop(stop, exit_timeout_s(status))
         finally:
-            self._status = status
-            self._close_record(status, error)
-            self._signals.restore()
-            self.routes.run = None
-            self.routes.clear()
-            if self.bus in self.experiment.trackers._buses:
-                self.experiment.trackers._buses.remove(self.bus)
-            _current.remove_active(self)
-            self.experiment._note_end(self)
+            try:
+                self._close(status, error)
+            except (KeyboardInterrupt, SystemExit):
+                # An impatient second one must not leave a run that looks crashed.
+                self._close(status, error)
+                raise
+
+    def _close(self, status: Status, error: dict[str, str] | None) -> None:
+        """Close the record and let go of the run; may be called again."""
+        self._status = status
+        self._close_record(status, error)
+        self._signals.restore()
+        self.routes.run = None
+        self.routes.clear()
+        if self.bus in self.experiment.trackers._buses:
+            self.experiment.trackers._buses.remove(self.bus)
+        _current.remove_active(self)
+        self.experiment._note_end(self)
 
     def _close_record(self, status: str, error: dict[str, str] | None) -> None:
         if self._record is None:
