@@ -80,8 +80,9 @@ class StoreDoctor:
                 self._read()
         except SchemaError as err:
             self.problem = Problem("store", str(err), repairable=self._is_empty())
-        except sa.exc.SQLAlchemyError as err:
-            cause = " ".join(str(getattr(err, "orig", None) or err).split())
+        except StorageError as err:
+            source = err.__cause__
+            cause = " ".join(str(getattr(source, "orig", None) or source).split())
             text = f"{self.url} cannot be read: {cause}"
             # A server that does not answer may have everything.
             damaged = self._file is not None and "locked" not in cause

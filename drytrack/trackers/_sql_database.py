@@ -13,6 +13,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import sqlite3
 import sys
 import threading
 import time
@@ -48,6 +49,7 @@ _DRIVERS = {
     "mysql": ("pymysql", "MySQLdb", "mysql"),
     "mariadb": ("pymysql", "MySQLdb", "mysql"),
 }
+_CURE = "The tracker tries again, and catches up from the run's journal."
 _CURES = {
     "locked": "Another process holds it; the tracker tries again.",
     "readonly": "Make the file and its folder writable.",
@@ -115,7 +117,7 @@ class Database:
                 self._end(connection, "COMMIT")
             except sa.exc.SQLAlchemyError as error:
                 self.drop_connection()
-                raise StorageError(self._explain(error)) from error
+                raise StorageError(self._explain(error, _CURE)) from error
             except BaseException:
                 self.drop_connection()
                 raise
@@ -125,20 +127,19 @@ class Database:
         """Enter a block that reads, beside whoever writes.
 
         Raises:
+            FileNotFoundError: If there is no such file.
             SchemaError: If the tables are not ours.
+            StorageError: If the database refuses.
         """
         if self.is_sqlite and self.path is not None and not self.path.exists():
             msg = f"There is no database {self.path}. Pass the file of one."
             raise FileNotFoundError(msg)
-        with self.engine.connect() as connection:
-            file_id = self._read_file_id()
-            if not self._is_known or file_id != self._known_file:
-                if not _sql_schema.check_version(connection):
-                    where = _sql_schema.describe(self.engine)
-                    msg = f"{where} holds no runs of drytrack. Pass another one."
-                    raise SchemaError(msg)
-                self._is_known, self._known_file = True, file_id
-            yield connection
+        try:
+            with self.engine.connect() as connection:
+                self._check(connection)
+                yield connection
+        except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
+            raise StorageError(self._explain(error, "Try again later.")) from error
 
     def drop_connection(self) -> None:
         """Forget the connection: a new one is opened when next needed."""
@@ -168,11 +169,20 @@ class Database:
 
     # -- inside ------------------------------------------------------------------
 
-    def _explain(self, error: sa.exc.SQLAlchemyError) -> str:
+    def _check(self, connection: sa.Connection) -> None:
+        """Look at the tables, once for each file."""
+        file_id = self._read_file_id()
+        if self._is_known and file_id == self._known_file:
+            return
+        if not _sql_schema.check_version(connection):
+            where = _sql_schema.describe(self.engine)
+            raise SchemaError(f"{where} holds no runs of drytrack. Pass another one.")
+        self._is_known, self._known_file = True, file_id
+
+    def _explain(self, error: Exception, cure: str) -> str:
         """Say what is wrong without the statement, and what to do."""
         cause = getattr(error, "orig", None) or error
         reason = " ".join(str(cause).split())[:300] or type(cause).__name__
-        cure = "The tracker tries again, and catches up from the run's journal."
         for hint, remedy in _CURES.items():
             if self.is_sqlite and hint in reason:
                 cure = remedy

@@ -16,6 +16,8 @@ import pytest
 
 import drytrack
 from drytrack.core import log_events
+from drytrack.core.exceptions import StorageError
+from drytrack.replay import replay
 from drytrack.trackers import _sql_database
 from drytrack.trackers.sqlalchemy import SQLConnection
 
@@ -185,6 +187,32 @@ def test_a_corrupt_database_is_told_and_replaced_when_moved_away(make, database)
 
     check(database, range(110))
     assert any("Move it away" in message for message in messages)
+
+
+@pytest.mark.parametrize("damage", ["cut in half", "head overwritten"])
+def test_a_damaged_database_says_so_and_is_made_again(make, database, damage):
+    experiment = make()
+    finished = []
+    for name in ("first", "second"):
+        with experiment.create_run(name) as run:
+            publish(range(2_000))
+        finished.append(run.path)
+    content = database.read_bytes()
+    if damage == "cut in half":
+        database.write_bytes(content[: len(content) // 2])
+    else:
+        database.write_bytes(bytes(100) + content[100:])
+
+    with pytest.raises(StorageError, match="Move it away"):
+        drytrack.open_store(database)
+    with pytest.raises(StorageError, match="Move it away"):
+        SQLConnection.from_run(database, "Digits", "first")
+    database.unlink()
+    for path in finished:
+        replay(path, SQLConnection(database))
+
+    for name in ("first", "second"):
+        check(database, range(2_000), name)
 
 
 def test_a_damaged_page_does_not_stop_the_run(make, database):
