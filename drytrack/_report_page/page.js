@@ -4,6 +4,7 @@
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const SYMBOLS = { nan: "x", inf: "triangle-up", "-inf": "triangle-down", "<= 0": "y-down-open" };
   const HEIGHT = 250;
+  const PAPER_WIDTH = 325; // of a chart: two of them are beside each other
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const hover = matchMedia("(hover: hover)");
   const state = { log: false, smooth: 0, print: false };
@@ -87,11 +88,15 @@
     return made;
   }
 
+  // A chart is as wide as its panel was when it was drawn: on a screen, not on paper.
+  const size = () =>
+    state.print ? { width: PAPER_WIDTH, autosize: false } : { width: undefined, autosize: true };
+
   function layoutOf(xTitle, more) {
     const { ink, faint, grid, paper } = look();
     const axis = { gridcolor: grid, linecolor: faint, showline: true, zeroline: false, automargin: true };
     const layout = {
-      height: HEIGHT, showlegend: false, autosize: true, uirevision: "keep",
+      height: HEIGHT, showlegend: false, uirevision: "keep", ...size(),
       margin: { l: 48, r: 12, t: 10, b: 40 },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: ink, size: 12 },
@@ -99,7 +104,7 @@
       hoverlabel: { bgcolor: paper, bordercolor: faint, font: { color: ink }, namelength: -1 },
       dragmode: hover.matches ? "zoom" : false, // a finger scrolls the page
       xaxis: { ...axis, nticks: 6, title: { text: say(xTitle), standoff: 4 } },
-      yaxis: { ...axis, nticks: 6 },
+      yaxis: { ...axis, nticks: 6, hoverformat: ".5~g" },
     };
     for (const key of Object.keys(more)) layout[key] = { ...layout[key], ...more[key] };
     return layout;
@@ -155,7 +160,7 @@
     const height = Math.min((layout && layout.height) || 360, 900);
     place.style.height = `${height}px`;
     // Its colors are for a paper of its own, light or dark, and stay as they are.
-    Plotly.react(place, traces || [], { ...layout, width: undefined, height, autosize: true }, config);
+    Plotly.react(place, traces || [], { ...layout, height, ...size() }, config);
   }
 
   function draw(place) {

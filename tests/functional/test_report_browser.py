@@ -211,6 +211,9 @@ def test_paper_gets_light_colors_and_everything_unfolded(browser, make_report):
     )
     # Afterwards the page is as it was.
     browser.wait_for(f"return {LOSS}._fullLayout.font.color == '#e8eaed'")
+    browser.wait_for(
+        f"return Math.abs({LOSS}._fullLayout.width - {LOSS}.clientWidth) < 1"
+    )
     folded = browser.run(
         "return document.querySelectorAll('details:not([open])').length"
     )
