@@ -29,7 +29,7 @@ def find_uuid(connection: sa.Connection, exp_name: str, run_id: str) -> str:
         sa.select(runs.c.uuid)
         .join_from(runs, experiments)
         .where(experiments.c.name_key == schema.name_key(exp_name))
-        .where(runs.c.name == run_id)
+        .where(sa.or_(runs.c.name == run_id, runs.c.uuid == run_id))
         .order_by(runs.c.id)
     )
     found = connection.execute(query).scalars().all()

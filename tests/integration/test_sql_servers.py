@@ -133,6 +133,42 @@ def test_a_replay_changes_nothing(run_once, rows, url):
     assert after == before
 
 
+@pytest.mark.parametrize("place", ["file", "postgres_url", "mariadb_url"])
+@pytest.mark.parametrize("evil", ["x'); DROP TABLE points; --", "\"; %s %(x)s {0} \\'"])
+def test_names_that_look_like_sql_are_names(tmp_path, request, place, evil):
+    url = tmp_path / "runs.db"
+    if place != "file":
+        url = request.getfixturevalue(place)
+    experiment = drytrack.Experiment(
+        {evil: {evil: evil}}, name="Digits'; --", par_dir=tmp_path, tags=[evil]
+    )
+    experiment.trackers.remove_all()
+    experiment.trackers.subscribe(SQLConnection(url, goals={evil: "lower"}))
+    with experiment.create_run("run'; DROP TABLE runs; --"):
+        for epoch, value in enumerate([2.0, 1.0]):
+            log_events.MetricEvent(evil, evil, epoch, {evil: value})
+            log_events.SaveModelEvent(evil, evil, evil, epoch)
+        log_events.StepMetricEvent(
+            evil, 0, {evil: 3.0}, {evil: evil}, axis="a'b", model_name=evil
+        )
+        log_events.TextEvent(evil, evil, 1, evil)
+        log_events.ArtifactEvent(evil, evil, evil)
+        log_events.SummaryEvent({evil: evil})
+
+    store = drytrack.open_store(url)
+    (run,) = store.runs("Digits'; --", tag=evil, params={f"{evil}.{evil}": evil})
+    assert run.id == "run'; DROP TABLE runs; --"
+    assert run.values() == {evil: evil}
+    best, labelled = run.summaries()
+    assert tuple(best.key) == (evil, evil, "epoch", evil)
+    assert (best.best, best.checkpoint.location) == (1.0, evil)
+    assert labelled.key.metric == f"{evil} [{evil}={evil}]"
+    assert run.series(evil, axis="epoch") == ([0, 1], [2.0, 1.0])
+    assert run.series(labelled.key.metric, axis="a'b").values == [3.0]
+    run.delete()
+    assert len(store.runs()) == 0
+
+
 @pytest.mark.parametrize("batch", [1, 4, 1_000])
 def test_attempts_are_read_in_parts_as_in_one_piece(tmp_path, url, monkeypatch, batch):
     experiment = drytrack.Experiment({}, name="Digits", par_dir=tmp_path)

@@ -380,6 +380,8 @@ class TestIdempotence:
         assert [name for name, _ in rows] == ["run", "run"]
         with pytest.raises(RunNotFoundError, match="has 2 runs 'run'"):
             SQLConnection.from_run(database, "Digits", "run")
+        read = [SQLConnection.from_run(database, "Digits", uuid) for _, uuid in rows]
+        assert [set(each.load_metrics("mlp")) for each in read] == [{"left"}, {"right"}]
 
     def test_runs_without_a_record_are_told_apart(self, tmp_path, database):
         for value in (1.0, 2.0):
