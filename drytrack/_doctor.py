@@ -15,6 +15,7 @@ from drytrack.core.exceptions import JournalError, RecordError
 from drytrack.core.journal import JournalReader
 from drytrack.core.log_events import (
     Event,
+    MetricEvent,
     StartExperimentEvent,
     StepMetricEvent,
     StopExperimentEvent,
@@ -50,6 +51,7 @@ class Story(NamedTuple):
         last: The last event.
         steps: Source → its last step.
         missing: Sequence numbers that are missing: first, last.
+        n_points: How many values of metrics there are.
         reader: Who has read it.
     """
 
@@ -58,6 +60,7 @@ class Story(NamedTuple):
     last: Event | None
     steps: dict[str, int]
     missing: list[tuple[int, int]]
+    n_points: int
     reader: JournalReader
 
 
@@ -123,8 +126,8 @@ def read_story(folder: pathlib.Path) -> Story:
         JournalError: If there is none, or a newer version wrote it.
     """
     reader = JournalReader(folder)
-    story = Story([], {}, None, {}, [], reader)
-    seq = 0
+    story = Story([], {}, None, {}, [], 0, reader)
+    seq = n_points = 0
     last: Event | None = None
     for event in reader.read():
         assert event.stamp is not None  # as all that are read have
@@ -138,8 +141,11 @@ def read_story(folder: pathlib.Path) -> Story:
                 story.stops[event.stamp.attempt] = event
             case StepMetricEvent():
                 story.steps[event.source_name] = event.step
+                n_points += len(event.metrics)
+            case MetricEvent():
+                n_points += len(event.metrics)
         last = event
-    return story._replace(last=last)
+    return story._replace(last=last, n_points=n_points)
 
 
 def rebuild(

@@ -25,8 +25,6 @@ from drytrack.core.exceptions import (
     SchemaError,
     StorageError,
 )
-from drytrack.core.journal import JournalReader
-from drytrack.core.log_events import MetricEvent, StepMetricEvent
 from drytrack.replay import replay
 from drytrack.trackers import _sql_schema as schema
 from drytrack.trackers._sql_database import read_place
@@ -142,7 +140,7 @@ class StoreDoctor:
         whole = not story.reader.damaged and not story.missing
         texts = []
         assert story.last.stamp is not None  # as all that are read have
-        last, n_points = story.last.stamp.seq, _count_points(folder)
+        last, n_points = story.last.stamp.seq, story.n_points
         if self._last_seqs[run.uuid] < last:
             known = self._last_seqs[run.uuid]
             texts.append(f"it ends with event {known}, the journal with event {last}")
@@ -250,14 +248,6 @@ class StoreDoctor:
                 row.uuid: row.last_seq for row in connection.execute(last)
             }
             self._n_points |= {row[0]: row[1] for row in connection.execute(counted)}
-
-
-def _count_points(folder: pathlib.Path) -> int:
-    return sum(
-        len(event.metrics)
-        for event in JournalReader(folder).read()
-        if isinstance(event, (StepMetricEvent, MetricEvent))
-    )
 
 
 def _compare(run: StoredRun, recorded: StoredRun) -> list[str]:

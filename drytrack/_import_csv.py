@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from drytrack._import_run import Attempt, ForeignRun, Timed, metric_event
+from drytrack._import_model import Attempt, ForeignRun, Timed, metric_event
 from drytrack.core import log_events
 from drytrack.core.exceptions import ConfigurationError, EventValueError
 

@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from drytrack._import_run import Attempt, ForeignRun, Timed, metric_event
+from drytrack._import_model import Attempt, ForeignRun, Timed, metric_event
 from drytrack.core import log_events
 from drytrack.core.exceptions import ConfigurationError, MissingDependencyError
 

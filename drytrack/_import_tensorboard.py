@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from drytrack._import_run import (
+from drytrack._import_model import (
     Attempt,
     ForeignRun,
     Timed,

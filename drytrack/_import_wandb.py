@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from drytrack._import_run import (
+from drytrack._import_model import (
     Attempt,
     ForeignRun,
     Timed,

@@ -14,7 +14,7 @@ from drytrack.cli import _output
 from drytrack.cli._options import Settings, common
 
 if TYPE_CHECKING:
-    from drytrack._import_run import ForeignRun
+    from drytrack._import_model import ForeignRun
 
 
 def _target(needed: bool) -> Callable[[Any], Any]:
