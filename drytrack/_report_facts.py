@@ -55,19 +55,20 @@ def describe(run: StoredRun) -> dict[str, str]:
         "attempts": str(run.attempt),
         "started": moment(run.started),
         "ended": moment(run.ended),
-        "took": duration(_took(run)),
+        "took": duration(took(run)),
         "tags": ", ".join(run.tags),
         "about": run.description or "",
         "notes": run.notes,
         "host": str(environment.get("host") or ""),
         "command": " ".join(map(str, environment.get("command_line") or ())),
-        "git": _describe_git(environment.get("git")),
+        "git": describe_git(environment.get("git")),
         "uuid": run.uuid,
     }
     return {name: value for name, value in facts.items() if value}
 
 
-def _took(run: StoredRun) -> float | None:
+def took(run: StoredRun) -> float | None:
+    """Return how long a run went on, or has done so far, in seconds."""
     if run.started is None:
         return None
     if run.ended is not None:
@@ -75,7 +76,8 @@ def _took(run: StoredRun) -> float | None:
     return time.time() - run.started if run.status in LIVE else None
 
 
-def _describe_git(git: object) -> str:
+def describe_git(git: object) -> str:
+    """Return the commit of a run's environment, and whether it was changed."""
     if not isinstance(git, Mapping):
         return ""
     commit = str(git.get("commit") or "")[:10]
@@ -125,9 +127,9 @@ def attempts(run: StoredRun) -> Grid:
         error = entry.get("error") or {}
         problem = ": ".join(filter(None, (error.get("type"), error.get("message"))))
         began, ended = entry.get("started"), entry.get("ended")
-        took = duration(ended - began) if began and ended else ""
+        length = duration(ended - began) if began and ended else ""
         status = str(entry.get("status") or "")
-        rows.append([str(number_), moment(began), took, status, problem])
+        rows.append([str(number_), moment(began), length, status, problem])
     header = ["attempt", "started", "took", "ended as", "error"]
     return Grid(header, rows, [False] * len(rows))
 

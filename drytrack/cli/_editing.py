@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from drytrack._report_facts import LIVE
 from drytrack._store_journal import JournalRun, JournalStore
 from drytrack.cli import _output
-from drytrack.cli._listing import LIVE, describe
+from drytrack.cli._listing import describe
 from drytrack.cli._options import RUN, Settings, common, find_run
 from drytrack.core._record import check_free, read_record
 from drytrack.core.exceptions import RunHeldError

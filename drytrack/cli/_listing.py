@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from drytrack._conditions import name_statistic, parse_condition
+from drytrack._report_facts import describe_git, took
 from drytrack.cli import _output
 from drytrack.cli._curves import print_series
 from drytrack.cli._options import RUN, Settings, common, find_local, find_run
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from drytrack.store import StoredRun
-
-LIVE = ("running", "stalled")
 
 DROPPABLE = ("started", "took", "tags")
 """Columns that a narrow screen does without."""
@@ -87,7 +85,7 @@ def _make_list(
             label,
             _output.status_cell(run.status),
             _output.moment(run.started or run.created),
-            _output.duration(_took(run)),
+            _output.duration(took(run)),
             ", ".join(run.tags),
             *(_output.number(picked[name]) for name in shown),
         )
@@ -142,16 +140,6 @@ def describe(run: StoredRun) -> dict[str, Any]:
     }
 
 
-def _took(run: StoredRun) -> float | None:
-    if run.started is None:
-        return None
-    if run.ended is not None:
-        return run.ended - run.started
-    if run.status in LIVE:
-        return time.time() - run.started
-    return None
-
-
 def _pick(run: StoredRun, names: tuple[str, ...]) -> dict[str, float | None]:
     """Return a statistic of each metric that is named."""
     if not names:
@@ -184,7 +172,7 @@ def _print_state(console: Console, run: StoredRun) -> None:
         "attempt": run.attempt,
         "started": _output.moment(run.started),
         "ended": _output.moment(run.ended),
-        "took": _output.duration(_took(run)),
+        "took": _output.duration(took(run)),
         "tags": ", ".join(run.tags),
         "notes": run.notes,
         "about": run.description or "",
@@ -192,7 +180,7 @@ def _print_state(console: Console, run: StoredRun) -> None:
         "folder": find_local(run) or "",
         "host": environment.get("host", ""),
         "command": " ".join(map(str, environment.get("command_line") or ())),
-        "git": _describe_git(environment.get("git")),
+        "git": describe_git(environment.get("git")),
     }
     if run.error is not None:
         facts["error"] = f"{run.error.get('type')}: {run.error.get('message')}"
@@ -204,14 +192,6 @@ def _print_state(console: Console, run: StoredRun) -> None:
             _output.add_row(table, name, value)
     console.print(table)
     console.print()
-
-
-def _describe_git(git: object) -> str:
-    if not isinstance(git, dict):
-        return ""
-    commit = str(git.get("commit") or "")[:10]
-    changed = " with changes" if git.get("dirty") else ""
-    return f"{commit} {git.get('branch') or ''}{changed}".strip()
 
 
 def _print_pairs(console: Console, title: str, pairs: dict[str, Any]) -> None:
