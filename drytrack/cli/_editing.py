@@ -11,7 +11,7 @@ from drytrack._report_facts import LIVE
 from drytrack._store_journal import JournalRun, JournalStore
 from drytrack.cli import _output
 from drytrack.cli._listing import describe
-from drytrack.cli._options import RUN, Settings, common, find_run
+from drytrack.cli._options import RUN, Settings, common, find_local, find_run
 from drytrack.core._record import check_free, read_record
 from drytrack.core.exceptions import RunHeldError
 
@@ -33,7 +33,8 @@ def tag(
     """Add tags to a run, or remove some; without any, show them."""
     found = find_run(settings, run)
     if tags or remove:
-        kept = [known for known in found.tags if known not in remove]
+        known, _ = _read_labels(found)
+        kept = [each for each in known if each not in remove]
         found.edit(tags=[*kept, *tags])
     _say(settings, found, ", ".join(found.tags))
 
@@ -48,8 +49,9 @@ def note(settings: Settings, run: str, text: str | None, append: bool) -> None:
     found = find_run(settings, run)
     if text is not None:
         text = sys.stdin.read().rstrip("\n") if text == "-" else text
-        if append and found.notes:
-            text = f"{found.notes}\n{text}"
+        _, notes = _read_labels(found)
+        if append and notes:
+            text = f"{notes}\n{text}"
         found.edit(notes=text)
     _say(settings, found, found.notes)
 
@@ -122,6 +124,18 @@ def delete(settings: Settings, runs: tuple[str, ...], yes: bool) -> None:
         _output.print_json({"deleted": names})
     else:
         click.echo(f"Deleted {', '.join(names)}{where}.")
+
+
+def _read_labels(run: StoredRun) -> tuple[list[str], str]:
+    """Return tags and notes, as the record has them where it is on this machine.
+
+    A database may have them from before they were changed in the record.
+    """
+    path = find_local(run)
+    if path is None:
+        return run.tags, run.notes
+    record = read_record(path)
+    return record.tags, str(record.data.get("notes") or "")
 
 
 def _refuse_held(run: StoredRun) -> None:

@@ -109,6 +109,21 @@ def test_changes_reach_the_database_and_the_record(cli, told, database):
     ).stderr  # fmt: skip
 
 
+def test_a_change_in_the_database_keeps_what_was_changed_in_the_record(
+    cli, told, database
+):
+    cli("tag", "a", "of-record")
+    cli("note", "a", "first")
+
+    cli("tag", "a", "of-database", "--dir", database)
+    cli("note", "a", "second", "--append", "--dir", database)
+
+    for place in ((), ("--dir", database)):
+        found = told("show", "a", *place)
+        assert found["tags"] == ["mlp", "of-record", "of-database"]
+        assert found["notes"] == "first\nsecond"
+
+
 def test_delete_asks_and_takes_the_rows_alone(cli, told, database):
     result = cli("delete", "a", "--dir", database, stdin="y\n")
 
