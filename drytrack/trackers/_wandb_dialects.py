@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,12 +48,17 @@ class Dialect:
         options: Mapping[str, Any],
     ) -> Any:
         """Open the run, or re-attach to the one of ``options["id"]``."""
-        given = {
-            "settings": self._fill_in(settings, folder),
-            "resume": "allow",
+        ours = {
+            "project": info.experiment,
             "name": info.run_id,
             "tags": list(info.tags) or None,
             "notes": info.description,
+        }
+        given = {
+            "settings": self._fill_in(settings, folder),
+            "resume": "allow",
+            # Where a variable of W&B's own says it, that is what it is read for.
+            **{k: v for k, v in ours.items() if f"WANDB_{k.upper()}" not in os.environ},
             **options,
         }
         deadline = time.monotonic() + RELEASE_TIMEOUT_S
@@ -205,7 +211,13 @@ class TrackioDialect(Dialect):
         options: Mapping[str, Any],
     ) -> Any:
         """Open the run, or go on in the one of the same name."""
-        options = {"resume": "allow", "embed": False, "name": info.run_id, **options}
+        options = {
+            "project": info.experiment,
+            "resume": "allow",
+            "embed": False,
+            "name": info.run_id,
+            **options,
+        }
         del options["id"]  # they are given there
         config = {"tags": list(info.tags), "notes": info.description}
         given = options.pop("config", None) or {}
@@ -281,6 +293,7 @@ class SwanLabDialect(Dialect):
     ) -> Any:
         """Open the run; the server alone knows how to go on in one."""
         given = {
+            "project": info.experiment,
             "resume": "allow",
             "name": info.run_id,
             "description": info.description,

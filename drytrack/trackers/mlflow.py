@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pathlib
 import tempfile
 import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from drytrack.core._atomic import create_exclusively
 from drytrack.trackers._backend import (
@@ -24,9 +25,6 @@ from drytrack.trackers._backend import (
 from drytrack.trackers._local_server import HOST, serve, show
 from drytrack.trackers._name_rule import NameRule
 from drytrack.trackers.base import numbered
-
-if TYPE_CHECKING:
-    import os
 
 __all__ = ["MLflow"]
 
@@ -64,7 +62,8 @@ class MLflow(Backend):
         tracking_uri: A server or a database, as for ``mlflow.set_tracking_uri``.
             By default what MLflow was told by that or by
             ``MLFLOW_TRACKING_URI``, else ``<par_dir>/mlflow/mlflow.db``.
-        experiment_name: Name over there, by default the experiment's.
+        experiment_name: Name over there, by default ``MLFLOW_EXPERIMENT_NAME`` or
+            the one of ``MLFLOW_EXPERIMENT_ID``, else the experiment's.
         tags: Tags for the run, besides MLflow's own.
     """
 
@@ -349,7 +348,11 @@ class MLflow(Backend):
     def _find_experiment(self, client: Any, info: RunInfo) -> str:
         from mlflow.exceptions import MlflowException
 
-        name = self._experiment_name or info.experiment
+        name = self._experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        number = os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if not name and number:
+            return number
+        name = name or info.experiment
         found = client.get_experiment_by_name(name)
         if found is None:
             place = self._artifacts and f"{self._artifacts}/{info.experiment}"

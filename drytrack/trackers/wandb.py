@@ -49,8 +49,9 @@ class Wandb(Backend):
         par_dir: Where W&B writes, by default the experiment's folder.
         module: The module to drive: ``wandb``, or one that is shaped like it
             (``trackio``, ``swanlab``).
-        **options: Of ``wandb.init``: ``project`` (by default the experiment's
-            name), ``entity``, ``group``, ``job_type``, ``mode``, ``name``, …
+        **options: Of ``wandb.init``: ``project`` (by default ``WANDB_PROJECT``, else
+            the experiment's name), ``entity``, ``group``, ``job_type``, ``mode``,
+            ``name`` (by default ``WANDB_NAME``, else the run's id), …
     """
 
     folder_name = "wandb"
@@ -94,7 +95,7 @@ class Wandb(Backend):
             info,
             self.par_dir or info.par_dir,
             self._settings,
-            {"project": info.experiment, **self._options, "id": identity},
+            {**self._options, "id": identity},
         )
         self.state.update(id=str(self._run.id), url=self.url)
 

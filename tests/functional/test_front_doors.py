@@ -139,6 +139,46 @@ def test_wandb_that_cannot_start_says_why_and_what_to_do(
     assert cure in printed
 
 
+ELSEWHERE = """
+import sys
+
+import drytrack
+
+with drytrack.setup_tracker("digits", "first", backends=sys.argv[1]) as run:
+    backend = run.get_backend(sys.argv[1])
+    if sys.argv[1] == "wandb":
+        print(backend.native.project, backend.native.name)
+    else:
+        there = backend.native.get_run(backend.run_id)
+        print(backend.native.get_experiment(there.info.experiment_id).name)
+"""
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("backend", "variables", "names"),
+    [
+        ("wandb", {}, "digits first"),
+        ("wandb", {"WANDB_PROJECT": "theirs", "WANDB_NAME": "a"}, "theirs a"),
+        ("mlflow", {}, "digits"),
+        ("mlflow", {"MLFLOW_EXPERIMENT_NAME": "theirs"}, "theirs"),
+    ],
+)
+def test_variables_of_a_tool_keep_their_meaning(
+    tmp_path, monkeypatch, backend, variables, names
+):
+    pytest.importorskip(backend)
+    for name in list(os.environ):
+        if name.startswith(("WANDB_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    for name, value in {"WANDB_MODE": "offline", **variables}.items():
+        monkeypatch.setenv(name, value)
+
+    (printed,) = wait(start(tmp_path, ELSEWHERE, backend))
+
+    assert printed.splitlines()[-1] == names
+
+
 UNFINISHED = """
 import atexit
 import drytrack
