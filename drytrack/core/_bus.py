@@ -661,9 +661,10 @@ class Bus:
                 continue
             remedy = "Nothing has kept them."
             if self.journal is not None:
+                whole = self.journal.incomplete_from is None
                 remedy = (
-                    f"The journal has them: drytrack replay {self.journal.folder} "
-                    f"--to {guest.name}."
+                    f"The journal has {'them' if whole else 'those it could write'}: "
+                    f"drytrack replay {self.journal.folder} --to {guest.name}."
                 )
             msg = f"Tracker {guest.name!r} has missed {missed} events. {remedy}"
             self.tell(msg, DeliveryWarning)

@@ -81,7 +81,12 @@ class Keeper:
 
     def _check_in(self) -> None:
         due = max(time.time() + _record.PROMISE_S, self._promised)
-        self._record.write(next_check_in=due, **progress(self._bus, self._steps))
+        journal = self._bus.journal
+        self._record.write(
+            quiet=journal is not None and journal.incomplete_from is not None,
+            next_check_in=due,
+            **progress(self._bus, self._steps),
+        )
 
     def _collect(self) -> dict[str, Any]:
         late = slow_environment(self._cwd)

@@ -359,11 +359,12 @@ class RecordWriter:
         self._lock = threading.Lock()
         self._failing = False
 
-    def write(self, *, must: bool = False, **changes: Any) -> None:
+    def write(self, *, must: bool = False, quiet: bool = False, **changes: Any) -> None:
         """Change some entries and replace the file.
 
         Args:
             must: Whether a failure is an error, as before the run's start.
+            quiet: Whether nothing is said of a failure, where it is known already.
             **changes: Entries to set.
 
         Raises:
@@ -382,20 +383,24 @@ class RecordWriter:
             else:
                 self._failing = False
                 return
-        if not failed_before:
+        if not failed_before and not quiet:
             self._tell(
                 f"{self.folder / RECORD} cannot be written: {problem}. The run "
                 f"goes on; its record is written again when it can be."
             )
 
     def _replace(self) -> None:
-        """Replace the file, with the room that was set aside where no other is left."""
+        """Replace the file.
+
+        Where there is no room for it, the last record of the attempt gets what was
+        set aside: without that, a run that has ended would read as crashed.
+        """
         reserve = self.folder / RESERVE
         data = _encode(self.data)
         try:
             replace_file(self.folder / RECORD, data)
         except OSError:
-            if not reserve.exists():
+            if self.data["status"] not in ENDED or not reserve.exists():
                 raise
             reserve.unlink()
             replace_file(self.folder / RECORD, data)

@@ -292,7 +292,16 @@ def test_a_failure_to_write_is_said_once_until_it_works_again(folder, full_disk)
     assert len(told) == 2
     assert re.search("No space left.*The run goes on", told[0])
     assert _record.read_record(folder).data["step"] == 3
-    assert {path.name for path in folder.iterdir()} == {"attempts", "record.json"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"attempts", "record.json", _record.RESERVE}  # for the last one
+
+
+def test_a_failure_that_is_known_already_is_not_said(folder, full_disk):
+    writer = RecordWriter(folder, new_record("E", "a"), pytest.fail)
+    writer.write(must=True)
+    full_disk.set()
+
+    writer.write(quiet=True, step=1)
 
 
 def test_a_failure_that_must_not_be_is_a_storage_error(folder, full_disk):
