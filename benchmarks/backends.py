@@ -220,7 +220,10 @@ def main() -> None:
         if importlib.util.find_spec(case.package) is None:
             print(f"{name:<14}  {case.package} is not installed")
             continue
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with (
+            tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+            contextlib.chdir(folder),  # DVCLive makes a repository where it stands
+        ):
             direct, through = _time_steps(case, pathlib.Path(folder, "steps"))
             whole, ours = _time_runs(case, pathlib.Path(folder, "runs"))
         step_ratio, whole_ratio = through / direct, ours / whole

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from drytrack.core._atomic import replace_file
@@ -28,14 +30,16 @@ __all__ = ["DVCLive"]
 NOTE = "drytrack.json"
 """Says which run a folder belongs to, and how far its files go."""
 
+_opening = threading.Lock()
+
 _SUFFIXES = {"png": "png", "jpeg": "jpg", "gif": "gif", "webp": "png", "bmp": "png"}
 
 
 class DVCLive(Backend):
     """Writes the run with DVCLive to ``<par_dir>/dvclive/<experiment>/…``.
 
-    Nothing else is written: neither ``dvc.yaml`` nor a DVC experiment, unless the
-    options ask for them.
+    Nothing else is written: no ``dvc.yaml``, no DVC experiment, and no DVC
+    repository where there is a Git one, unless the options ask for them.
 
     How far the files go is noted whenever the tracker is flushed; what a killed
     process wrote after that is recognised by its step and value. So nothing is
@@ -82,7 +86,12 @@ class DVCLive(Backend):
         self._written: dict[str, dict[int, str]] = {}
         if goes_on:
             self._written = _read_metrics(folder / "plots" / "metrics")
-        self._live = dvclive.Live(str(folder), resume=goes_on, **self._options)
+        options = {"resume": goes_on, **self._options}
+        if options["save_dvc_exp"]:
+            self._live = dvclive.Live(str(folder), **options)
+        else:
+            with _making_no_repository():
+                self._live = dvclive.Live(str(folder), **options)
 
     def last_seq(self) -> int | None:
         """Return the sequence number that was noted with the last flush."""
@@ -209,6 +218,30 @@ class DVCLive(Backend):
         except (OSError, ValueError):
             return 0
         return int(note["seq"]) if note.get("uuid") == self._uuid else 0
+
+
+@contextlib.contextmanager
+def _making_no_repository() -> Iterator[None]:
+    """Let DVCLive find a DVC repository, and not make one in a Git repository."""
+    from dvc.exceptions import NotDvcRepoError
+    from dvc.repo import Repo
+    from dvc.scm import SCMError
+    from dvclive import live
+
+    def find() -> Any:
+        try:
+            return Repo()
+        except (NotDvcRepoError, SCMError):
+            return None
+
+    # There is no option for it.
+    with _opening:
+        own = live.get_dvc_repo
+        live.get_dvc_repo = find
+        try:
+            yield
+        finally:
+            live.get_dvc_repo = own
 
 
 def _read_metrics(folder: pathlib.Path) -> dict[str, dict[int, str]]:

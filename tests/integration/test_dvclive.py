@@ -162,6 +162,18 @@ def test_artifacts_are_tracked_in_a_dvc_repository(tmp_path):
     assert "md5" in (kept / "data.csv.dvc").read_text()
 
 
+def test_a_git_repository_is_left_as_it_is(tmp_path):
+    from scmrepo.git import Git
+
+    Git.init(str(tmp_path)).close()
+
+    train(experiment_with(DVCLive(), tmp_path), [1, 2])
+
+    assert metrics_in(folder_of(tmp_path))["train/loss"] == [(1, 0.1), (2, 0.2)]
+    assert not list(tmp_path.glob(".dvc*"))
+    assert not (tmp_path / ".git" / "index").exists()  # nothing is staged
+
+
 CHILD = """
 import sys
 from drytrack import Experiment
