@@ -72,6 +72,8 @@ $(ENVS)/dev/.stamp: REQUIREMENTS = --editable ".[dev]"
 $(ENVS)/notebook/.stamp: REQUIREMENTS = --editable ".[notebook,plot]" "scikit-learn>=1.4"
 # One for each backend that does not install together with the others.
 $(ENVS)/only-%/.stamp: REQUIREMENTS = --editable ".[$(*:only-%=%),test]"
+$(ENVS)/only-visdom/.stamp: export PIP_CONSTRAINT = $(CURDIR)/.ci/constraints.txt
+$(ENVS)/only-visdom/.stamp: export PIP_BUILD_CONSTRAINT = $(CURDIR)/.ci/constraints.txt
 $(ENVS)/test/.stamp: REQUIREMENTS = --editable ".[test]"
 
 python:

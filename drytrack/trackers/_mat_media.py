@@ -118,6 +118,7 @@ def _draw_table(axes: Axes, medium: Medium, sheet: PanelFigure) -> None:
         cellText=cells or [[""] * len(names)],
         colLabels=names,
         cellLoc="left",
+        colLoc="left",
         bbox=Bbox.from_bounds(0.0, 1.0 - height, 1.0, height),
     )
     table.auto_set_font_size(False)

@@ -43,7 +43,9 @@ pytestmark = [
 URL = "TEST_VISDOM_URL"
 """Where the server is; processes that tests start find it there as well."""
 
-PORT = 8197
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORT = 8200 + 100 * WORKER
+"""First of a hundred ports, of which no other worker and no connection takes one."""
 FAILED = "Tracker 'visdom' failed"
 
 
@@ -193,7 +195,7 @@ def test_a_replayed_run_is_shown(tmp_path):
 def test_a_server_that_dies_costs_nothing_and_catches_up(tmp_path):
     folder = tmp_path / "server"
     with contextlib.ExitStack() as server:
-        url = server.enter_context(serve_visdom(folder, PORT + 1))
+        url = server.enter_context(serve_visdom(folder, PORT + 10))
         port = int(url.rstrip("/").rpartition(":")[2])
         tracker = VisdomPlotter(url, every_s=0.0)
         with running(tracker, tmp_path):
@@ -213,7 +215,7 @@ def test_a_server_that_dies_costs_nothing_and_catches_up(tmp_path):
 
 
 def test_without_a_server_the_run_ends_well(tmp_path):
-    with serve_visdom(tmp_path / "server", PORT + 2) as url:
+    with serve_visdom(tmp_path / "server", PORT + 20) as url:
         pass
 
     with (
@@ -228,7 +230,7 @@ def test_without_a_server_the_run_ends_well(tmp_path):
 
 class TestStartedServer:
     def test_it_ends_with_the_run_and_keeps_the_windows(self, tmp_path):
-        tracker = VisdomPlotter(start_server=True, port=PORT + 3)
+        tracker = VisdomPlotter(start_server=True, port=PORT + 30)
         with running(tracker, tmp_path) as run:
             publish(1, loss=4.0)
             assert run.flush(60)
@@ -241,7 +243,7 @@ class TestStartedServer:
         assert curve(saved["jsons"]["metrics/mlp/loss"]) == {1: 4.0}
 
     def test_two_that_start_at_once_have_a_port_each(self, tmp_path):
-        servers = [serve_visdom(tmp_path / str(n), PORT + 4) for n in range(2)]
+        servers = [serve_visdom(tmp_path / str(n), PORT + 40) for n in range(2)]
         with futures.ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
             urls = list(pool.map(lambda server: server.__enter__(), servers))
             for server in servers:
@@ -260,7 +262,7 @@ class TestStartedServer:
                     started.append(self)
 
         monkeypatch.setattr(_local_server.subprocess, "Popen", Popen)
-        tracker = VisdomPlotter(start_server=True, port=PORT + 5, every_s=0.0)
+        tracker = VisdomPlotter(start_server=True, port=PORT + 50, every_s=0.0)
         with running(tracker, tmp_path):
             publish(1, loss=4.0, accuracy=0.5)
             wait_for(lambda: tracker.url and windows("Vision_run", root(tracker.url)))
@@ -294,7 +296,7 @@ class TestStartedServer:
             "    time.sleep(600)\n"
         )
         child = subprocess.Popen(
-            [sys.executable, "-c", script, str(PORT + 6)],
+            [sys.executable, "-c", script, str(PORT + 60)],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             text=True,
