@@ -122,6 +122,8 @@ class ExperimentLogger:
         Raises:
             MissingDependencyError: If psutil is not installed.
         """
+        if not self.run.is_main:
+            return
         if self._probe is None:
             from drytrack.trackers.system import SystemProbe
 

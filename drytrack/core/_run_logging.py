@@ -618,6 +618,10 @@ class RunLogging:
         if deliver is not None:
             deliver(event)
 
+    def _is_heard(self, event_type: type[Event]) -> bool:
+        """Return whether anybody keeps or gets such an event, on this rank."""
+        return self._status == "running" and self.routes[event_type] is not None
+
     def note_summary(self, event: SummaryEvent) -> None:
         """Keep what was published for the stop event and the record."""
         self._summary.update(event.summary)

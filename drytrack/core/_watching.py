@@ -81,7 +81,7 @@ class Watch:
 
     def _look_at_module(self, module: Any) -> None:
         run = self._run()
-        if run is None:
+        if run is None or not run._is_heard(HistogramEvent):
             return
         step = run._watched_step(self._count)
         for handle in self._gradient_handles:  # of parameters that got none
@@ -136,6 +136,8 @@ class Watch:
         run = self._run()
         if run is None or run.status != "running":
             self.stop()
+            return
+        if not run._is_heard(HistogramEvent):
             return
         sample, stride = _sample(values)
         found = _distribution.count(sample, f"watched {name!r}", BINS)

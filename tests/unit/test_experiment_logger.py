@@ -125,6 +125,20 @@ def test_the_machine_is_measured_at_this_step(run, recorder):
     assert 0 < metrics["system/memory_percent"] < 100
 
 
+def test_a_rank_that_does_not_track_runs_the_same_code(tmp_path):
+    with Experiment(name="Digits", par_dir=tmp_path).create_run(rank=1) as run:
+        logger = ExperimentLogger(run, log_interval=1)
+        logger.log_params({"lr": 0.1})
+        logger.log_training_step({"loss": 1.0}, model={"w": np.ones(3)})
+        logger.log_epoch_end(1, {"val_loss": 0.5}, {"w": np.ones(3)})
+        logger.log_system_metrics()
+        summary = logger.get_training_summary()
+        logger.finish()
+
+    assert (summary["steps"], summary["epochs"]) == (1, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("interval", [0, -1, 1.5, "10", True])
 def test_an_interval_that_is_none_is_refused(run, interval):
     with pytest.raises(ConfigurationError, match="log_interval is"):

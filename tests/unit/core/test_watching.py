@@ -71,6 +71,19 @@ def test_a_watch_that_was_stopped_publishes_nothing(run, recorder):
     assert histograms(recorder) == []
 
 
+def test_where_nobody_keeps_histograms_nothing_is_looked_at(tmp_path):
+    class Untouched:
+        @property
+        def size(self):
+            raise AssertionError
+
+    with Experiment(par_dir=tmp_path).create_run(record=False) as run:
+        watch = run.watch({"w": Untouched()}, every=1)
+        run.log({"loss": 1.0})
+
+        assert watch.counts_steps
+
+
 def test_a_fault_in_what_is_watched_costs_the_training_nothing(run, recorder):
     run.watch(lambda: {"w": "text"}, every=1)
     with pytest.warns(RunWarning, match="is over"):
