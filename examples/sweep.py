@@ -120,8 +120,11 @@ def main() -> None:
 
     print()
     compare(url, sweep)
-    print(f"\nAll runs of all sweeps: drytrack runs Sweep --show accuracy --dir {url}")
-    print(f"Two of them, in full:   drytrack compare {sweep}-0 {sweep}-7 --dir {url}")
+    where = database if len(sys.argv) == 1 else "URL"  # which may hold a password
+    print(
+        f"\nAll runs of all sweeps: drytrack runs Sweep --show accuracy --dir {where}"
+    )
+    print(f"Two of them, in full:   drytrack compare {sweep}-0 {sweep}-7 --dir {where}")
 
 
 if __name__ == "__main__":
