@@ -504,6 +504,30 @@ class TestLiveUpdates:
         timers[0].join(10)
         assert threading.active_count() <= before
 
+    def test_a_late_update_that_failed_is_tried_again_by_itself(self):
+        failed = threading.Event()
+
+        class Failing(LivePlotter):
+            broken = True
+
+            def update_model(self, model, figure):
+                if self.broken:
+                    failed.set()
+                    raise OSError("no answer")
+                super().update_model(model, figure)
+
+        plotter = Failing()
+        plotter.notify(start())
+        plotter.notify(metric(1, 4.0))
+        plotter._set_timer(0.0)  # as where an event comes too soon
+        assert failed.wait(30)
+        plotter.broken = False
+
+        assert plotter.updated.wait(30)
+        assert plotter.updates == [("mlp", [4.0])]
+        plotter.flush()  # there is nothing left to tell
+        plotter.clean_up()
+
     def test_models_that_were_not_chosen_are_not_drawn(self, tmp_path):
         plotter = LivePlotter(models="cnn")
         with self.make_run(tmp_path, plotter):
