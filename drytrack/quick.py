@@ -9,16 +9,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pathlib
 import re
 import sys
-import threading
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from drytrack._starting import start_backends
 from drytrack.backends import (
     did_you_mean,
     find_backend,
@@ -26,14 +25,11 @@ from drytrack.backends import (
     options_of,
 )
 from drytrack.core import _current
-from drytrack.core._problems import say
 from drytrack.core._rank import find_rank
 from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
     ConfigurationError,
-    DrytrackError,
     MissingDependencyError,
-    RequiredTrackerError,
     RunExistsError,
     RunHeldError,
     RunWarning,
@@ -55,30 +51,6 @@ Path = str | os.PathLike[str]
 
 _PATH_ALIASES = ("dir", "log_dir", "logdir", "outdir", "save_dir")
 """What the folder to write to is called elsewhere."""
-
-SLOW_S = 10.0
-"""Seconds after which the user is told what is being waited for."""
-
-_CURES = (
-    (
-        re.compile(
-            r"\b40[13]\b|unauthori[sz]ed|forbidden|denied|credential|authentic|"
-            r"api[ _]?key|password|log ?in\b",
-            re.IGNORECASE,
-        ),
-        "Check the credentials that the tool itself reads, and who may write there",
-    ),
-    (
-        re.compile(
-            r"connect|refused|time[ds]?[ -]?out|unreachable|route to|resol|retries",
-            re.IGNORECASE,
-        ),
-        "Check its address, and that the server is up",
-    ),
-)
-"""What the message of a tool speaks of, and what to do about it."""
-
-_logger = logging.getLogger("drytrack")
 
 _last: weakref.ref[Run[Any]] | None = None
 
@@ -137,7 +109,12 @@ def setup_tracker(
         msg = f"on_backend_error is {on_backend_error!r}. Pass 'raise' or 'warn'."
         raise ConfigurationError(msg)
     chosen = _parse(backends)
-    arguments = _assign(chosen, options or {}, flat)
+    is_tracking = bool(chosen)
+    options = dict(options or {})
+    if on_backend_error == "warn":
+        for name in _leave_out_what_cannot_be_imported(chosen):
+            options.pop(name, None)
+    arguments = _assign(chosen, options, flat)
     is_main = find_rank(rank).is_main
     trackers = {}
     for name, tracker in chosen.items():
@@ -156,7 +133,7 @@ def setup_tracker(
     experiment.trackers.remove_all()
     experiment.trackers.subscribe(**trackers)
     _finish_last()
-    run = _create(experiment, experiment_name, resume, bool(chosen), rank)
+    run = _create(experiment, experiment_name, resume, is_tracking, rank)
     return _start(run)
 
 
@@ -203,45 +180,10 @@ def create_multi_tracker(
 def _start(run: Run[Any]) -> Run[Any]:
     """Start a run that its user may still put into a ``with`` statement."""
     global _last  # one imperative run at a time
-    slow = threading.Timer(SLOW_S, _say_slow, [run])
-    slow.daemon = True
-    slow.start()
-    try:
-        run.start()
-    except RequiredTrackerError as err:
-        raise _explain(run, err) from err.__cause__
-    finally:
-        slow.cancel()
+    start_backends(run)
     run._started_ahead = True
     _last = weakref.ref(run)
     return run
-
-
-def _say_slow(run: Run[Any]) -> None:
-    _logger.warning(
-        "Run %r still waits for its backends (%s) to start. Where their server is "
-        "down, they may try for minutes; interrupt it, and check the address.",
-        run.id,
-        ", ".join(run.bus.guests),
-    )
-
-
-def _explain(run: Run[Any], error: RequiredTrackerError) -> DrytrackError:
-    """Return the error of a backend that cannot start, with what to do about it."""
-    cause = error.__cause__
-    if isinstance(cause, MissingDependencyError):  # says what to install
-        return MissingDependencyError(str(cause))
-    failed = [g.name for g in run.bus.guests.values() if g.suspended_at is not None]
-    if cause is None or not failed:
-        return error
-    what = say(cause).rstrip(". ")
-    cure = "Correct that"
-    if not isinstance(cause, TypeError):  # a wrong option may be called api_key
-        cure = next((cure for sign, cure in _CURES if sign.search(what)), cure)
-    return RequiredTrackerError(
-        f"Backend {failed[0]!r} cannot start: {what}. {cure}, or go on without it: "
-        f"on_backend_error='warn'."
-    )
 
 
 def _finish_last() -> None:
@@ -306,10 +248,26 @@ def _parse(backends: Backends | None) -> dict[str, Tracker | None]:
             )
             raise ConfigurationError(msg)
         return {}
+    return chosen
+
+
+def _leave_out_what_cannot_be_imported(chosen: dict[str, Tracker | None]) -> list[str]:
+    """Remove backends of other packages whose own needs are missing; return them."""
+    left_out = []
     for name, tracker in chosen.items():
         if tracker is None:
-            find_backend(name)  # a wrong name is told before anything is made
-    return chosen
+            try:
+                find_backend(name)
+            except MissingDependencyError as err:
+                _warn_of_left_out(name, err)
+                left_out.append(name)
+    for name in left_out:
+        del chosen[name]
+    return left_out
+
+
+def _warn_of_left_out(name: str, error: MissingDependencyError) -> None:
+    warn(f"Backend {name!r} is left out. {error}", RunWarning)
 
 
 def _assign(
@@ -327,7 +285,7 @@ def _assign(
             )
             raise UnknownBackendError(msg)
     assigned = {name: dict(options.get(name, {})) for name in chosen}
-    takers = {
+    takers = {  # a wrong name is told here, before anything is made
         name: options_of(find_backend(name))
         for name, tracker in chosen.items()
         if tracker is None
@@ -389,7 +347,7 @@ def _make(
     except MissingDependencyError as err:
         if on_error == "raise":
             raise
-        warn(f"Backend {name!r} is left out. {err}", RunWarning)
+        _warn_of_left_out(name, err)
         return None
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import drytrack
+from drytrack import _starting
 from drytrack import backends as backends_module
-from drytrack import quick
 from drytrack.core.exceptions import (
     ConfigurationError,
     MissingDependencyError,
@@ -353,7 +353,7 @@ def test_a_backend_that_takes_long_to_start_is_spoken_of(tmp_path, monkeypatch, 
         def _open(self, event: StartExperimentEvent) -> None:
             assert told.wait(60)
 
-    monkeypatch.setattr(quick, "SLOW_S", 0.01)
+    monkeypatch.setattr(_starting, "SLOW_S", 0.01)
     drytrack.register_backend("slow", Slow)
     handler = Told()
     logging.getLogger("drytrack").addHandler(handler)
@@ -386,6 +386,35 @@ def test_the_lenient_way_goes_on_without_what_cannot_start(tmp_path):
     messages = [str(warning.message) for warning in told]
     assert any("no route to the server" in message for message in messages)
     assert any("'uninstalled' is left out" in message for message in messages)
+
+
+def test_the_lenient_way_goes_on_without_a_package_that_cannot_be_imported(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "theirs-1.2.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n"
+    (tmp_path / "theirs-1.2.dist-info" / "METADATA").write_text(metadata)
+    (tmp_path / "theirs-1.2.dist-info" / "entry_points.txt").write_text(
+        "[drytrack.trackers]\ntheirs = no_such_module_of_theirs:Theirs\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    options = {"theirs": {"color": "red"}}
+
+    with pytest.raises(MissingDependencyError, match="no_such_module_of_theirs"):
+        drytrack.setup_tracker(
+            "digits", backends="theirs", options=options, outdir=tmp_path
+        )
+    with pytest.warns(RunWarning, match="Backend 'theirs' is left out"):
+        run = drytrack.setup_tracker(
+            "digits",
+            backends="theirs,csv",
+            options=options,
+            outdir=tmp_path,
+            on_backend_error="warn",
+        )
+
+    assert list(run.bus.guests) == ["csv"]
+    run.finish()
 
 
 def test_an_unknown_way_of_taking_errors_is_refused(tmp_path):
