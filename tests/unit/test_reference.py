@@ -150,7 +150,7 @@ def test_every_public_name_is_in_the_documents(name):
     assert re.search(rf"\b{name}\b", readme + everything())
 
 
-@pytest.mark.parametrize("page", ["events.md", "runs.md", "trackers.md"])
+@pytest.mark.parametrize("page", ["events.md", "runs.md", "storage.md", "trackers.md"])
 def test_the_programs_of_a_page_run_and_print_what_stands_below(page, tmp_path):
     for code, shown in PROGRAM.findall(read(page)):
         done = subprocess.run(
