@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import traceback
 from typing import Literal
 
@@ -55,6 +56,7 @@ def exit_timeout_s(status: str) -> float:
     text = os.environ.get(EXIT_VARIABLE)
     try:
         timeout_s = EXIT_TIMEOUT_S if not text else max(0.0, float(text))
+        timeout_s = min(timeout_s, threading.TIMEOUT_MAX)  # of what a lock can wait
     except ValueError:
         _logger.warning("%s is %r, not a number of seconds", EXIT_VARIABLE, text)
         timeout_s = EXIT_TIMEOUT_S

@@ -129,7 +129,8 @@ class Run(RunLogging, RunState, Generic[C]):
         self._marked = False
         self._began = time.time()
         self._pid = os.getpid()
-        self._stopping = threading.Lock()
+        self._stopping = threading.RLock()
+        self._leaving = False
         self._init_logging()
         if path is not None:
             self._record = _record.RecordWriter(path, record, self._tell)
@@ -507,7 +508,7 @@ class Run(RunLogging, RunState, Generic[C]):
     def _on_term(self) -> bool:
         """Note SIGTERM; return whether to leave at once."""
         self._marked = True
-        if self._stopping.locked():  # it is leaving: let it come to its end
+        if self._leaving:  # let it come to its end
             self.routes.pending = SystemExit(EXIT_CODE)
             return False
         return True
@@ -515,13 +516,15 @@ class Run(RunLogging, RunState, Generic[C]):
     def _end(self, status: Status, error: BaseException | None) -> None:
         if os.getpid() != self._pid:
             return  # a forked child: the run is its parent's
+        described = describe_error(error)
         with self._stopping:
-            if self._status != "running":
+            # Leaving: a tracker, or the handler of a signal, stops it once more.
+            if self._status != "running" or self._leaving:
                 return
             if self._marked and status == "completed":
                 status = "interrupted"
-            described = describe_error(error)
             reason = described["type"] if described else f"the run was {status}"
+            self._leaving = True
             try:
                 self.bind(self._close_loops)(reason)
                 self._end_logging()
@@ -533,6 +536,8 @@ class Run(RunLogging, RunState, Generic[C]):
                     if error is None:
                         raise
                     _logger.warning("%s", late)
+                finally:
+                    self._leaving = False
         say_costs(self.costs())
         pending, self.routes.pending = self.routes.pending, None
         if pending is not None and error is None:

@@ -330,6 +330,19 @@ def test_a_deadline_that_is_no_number_is_said_and_passed_over(
     assert "DRYTRACK_EXIT_TIMEOUT_S is 'soon'" in caplog.text
 
 
+@pytest.mark.parametrize("timeout_s", ["inf", "1e300"])
+def test_a_deadline_that_no_clock_knows_ends_a_run_all_the_same(
+    experiment, monkeypatch, timeout_s
+):
+    monkeypatch.setenv("DRYTRACK_EXIT_TIMEOUT_S", timeout_s)
+    experiment.trackers.subscribe(Background(Keeper()))
+    with experiment.create_run() as run:
+        publish(1, 3)
+        assert run.flush()
+
+    assert run.status == "completed"
+
+
 def test_a_resumed_run_feeds_what_was_missed_before_anything_new(experiment):
     first = Idempotent()
     experiment.trackers.subscribe(Inline(first))

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,6 +28,9 @@ from drytrack.core.track import Tracker
 from drytrack.delivery import Required
 from drytrack.testing import Recorder, capture_events
 from drytrack.trackers.base import Dumper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +262,32 @@ def test_eight_threads_that_stop_a_run_stop_it_once(experiment):
 
     stops = [e for e in events if isinstance(e, log_events.StopExperimentEvent)]
     assert len(stops) == 1
+
+
+class StopsTheRun(Tracker):
+    """Stops a run that is ending already."""
+
+    notify = Tracker.notify.extend()
+    stop: Callable[[], object]
+
+    @notify.register
+    def _at_the_end(self, event: log_events.StopExperimentEvent) -> None:
+        self.stop()
+
+    def clean_up(self) -> None:
+        self.stop()
+
+
+def test_a_tracker_that_stops_a_run_that_ends_changes_nothing(experiment):
+    tracker = StopsTheRun()
+    experiment.trackers.subscribe(tracker)
+    with capture_events(experiment) as events:
+        run = experiment.create_run().start()
+        tracker.stop = run.stop
+        run.stop("failed")
+
+    assert len(events) == 2
+    assert run.status == record_of(run)["status"] == "failed"
 
 
 class FailsAtStart(Tracker):
