@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("same")
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and children
+# inherit that; those of some tests are to be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Launchers of distributed jobs set these, and a rank above 0 does not track.
 RANK_VARIABLES = (
