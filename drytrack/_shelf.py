@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -28,7 +28,7 @@ CHUNK = 100
 """Runs that one statement names; of many, the first and the last if it can."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class SeriesEntry:
     """A series of a run.
 
@@ -108,8 +108,8 @@ class Shelf:
                 *(series.c[name] for name in _SERIES),
                 *(summaries.c[name] for name in _SUMMARY),
             ).join_from(series, summaries, isouter=True)
-            for owner, *row in self._select(select, series.c.run_id):
-                self._series.setdefault(owner, []).append(_read_entry(*row))
+            for row in self._select(select, series.c.run_id):
+                self._series.setdefault(row[0], []).append(_read_entry(row))
             for entries in self._series.values():
                 entries.sort(key=operator.attrgetter("id"))
         return self._series.get(run_id, [])
@@ -172,18 +172,9 @@ _SUMMARY = (
 )
 
 
-def _read_entry(
-    series_id: int,
-    model: str,
-    source: str,
-    axis: str,
-    metric: str,
-    context: str,
-    stale: int | None,
-    count: int | None,
-    *row: Any,
-) -> SeriesEntry:
+def _read_entry(row: Iterable[Any]) -> SeriesEntry:
     """Return a series from its columns, `_SERIES` and `_SUMMARY`."""
+    _, series_id, model, source, axis, metric, context, stale, count, *counted = row
     if context != "{}":
         labels = {
             key: _codec.decode(item, _codec.Blobs(bytes.fromhex, limit=1 << 20))
@@ -193,7 +184,7 @@ def _read_entry(
     key = SeriesKey(model, source, axis, metric)
     if count is None:
         return SeriesEntry(series_id, SeriesSummary(key), stale=True)
-    n_finite, first_at, first, first_odd, last_at, last, last_odd, *rest = row
+    n_finite, first_at, first, first_odd, last_at, last, last_odd, *rest = counted
     min_at, least, max_at, largest, mean = rest
     summary = SeriesSummary(
         key,

@@ -74,25 +74,22 @@ class SQLStore(Store):
             tags: dict[int, list[str]] = {}
             for row in connection.execute(tagged):
                 tags.setdefault(row.run_id, []).append(row.tag)
-        goals = {name: self.goals(name) for name in {row.experiment for row in rows}}
-        shelf = Shelf(self.database, [row.id for row in rows])
+            goals = _read_goals(connection)
+        shelf = Shelf(self.database, [row[0] for row in rows])
+        wanted = set(query.tags)
         for row in rows:
-            run = SQLRun(self, shelf, row, tags.get(row.id, []), goals[row.experiment])
+            run_id, experiment = row[0], row[-1]
+            own_tags, own_goals = tags.get(run_id, []), goals.get(experiment, {})
+            run = SQLRun(self, shelf, row, own_tags, own_goals)
             if query.statuses and run.status not in query.statuses:
                 continue
-            if all(tag in run.tags for tag in query.tags) and meets_all(run, query):
+            if wanted.issubset(run.tags) and meets_all(run, query):
                 yield run
 
     def goals(self, experiment: str) -> dict[str, Better]:
         """Return what is declared; see `Store.goals`."""
-        goals, experiments = schema.goals, schema.experiments
         with self.database.read() as connection:
-            found = connection.execute(
-                sa.select(goals.c.metric, goals.c.better)
-                .join_from(goals, experiments)
-                .where(experiments.c.name_key == schema.name_key(experiment))
-            ).all()
-        return {row.metric: row.better for row in found}
+            return _read_goals(connection).get(experiment, {})
 
     def set_goal(self, experiment: str, metric: str, better: Better | None) -> None:
         """Declare which values of a metric are better; see `Store.set_goal`.
@@ -320,6 +317,18 @@ class SQLRun(StoredRun):
         except RecordError:
             return None
         return found if found.uuid == self.uuid else None
+
+
+def _read_goals(connection: sa.Connection) -> dict[str, dict[str, Better]]:
+    """Return what is declared for the metrics of each experiment."""
+    goals, experiments = schema.goals, schema.experiments
+    select = sa.select(experiments.c.name, goals.c.metric, goals.c.better)
+    found: dict[str, dict[str, Better]] = {}
+    for name, metric, better in connection.execute(
+        select.join_from(goals, experiments)
+    ):
+        found.setdefault(name, {})[metric] = better
+    return found
 
 
 def _axis_of(entry: SeriesEntry) -> tuple[str, str]:
