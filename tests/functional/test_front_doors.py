@@ -15,6 +15,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# A package of this size takes a while to import on a busy machine.
+pytestmark = pytest.mark.timeout(600)
+
 
 def start(folder, code, *arguments):
     """Start a script of a user."""
@@ -35,7 +38,7 @@ def start(folder, code, *arguments):
 def wait(*processes):
     """Return what each process has printed."""
     try:
-        printed = [process.communicate(timeout=100) for process in processes]
+        printed = [process.communicate(timeout=250) for process in processes]
     finally:
         for process in processes:
             process.kill()
