@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ import click
 
 from drytrack import _import_run
 from drytrack.cli import _output
-from drytrack.cli._options import Settings, common
+from drytrack.cli._options import FAILED, Settings, common
+from drytrack.core.exceptions import RunExistsError, RunHeldError
 
 if TYPE_CHECKING:
     from drytrack._import_model import ForeignRun
@@ -65,9 +67,9 @@ def csv(
     param: tuple[str, ...],
     tag: tuple[str, ...],
 ) -> None:
-    """Make a run of a CSV file with a header: one row for each epoch or step.
+    """Make a run of a CSV file: a row for each epoch or step.
 
-    By default a column "epoch" or "step" says which, or else the rows are
+    The file has a header. A column "epoch" or "step" says which, or else the rows are
     counted. Other columns are metrics; cells that hold no number are left out.
     """
     from drytrack import _import_csv
@@ -96,7 +98,7 @@ def csv(
 def tensorboard(
     settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
 ) -> None:
-    """Make a run of each folder with event files below LOGDIR.
+    """Make a run of each folder with event files of TensorBoard.
 
     Folders called train, validation and the like are sources of the run that
     they are in.
@@ -114,9 +116,10 @@ def tensorboard(
 def wandb(
     settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
 ) -> None:
-    """Make runs of the run-*.wandb files below FOLDER, as offline runs leave them.
+    """Make runs of what offline runs of W&B have left.
 
-    A run that was resumed has several; they become its attempts.
+    They are called run-*.wandb, and may be anywhere below FOLDER. A run that was
+    resumed has several, which become its attempts.
     """
     from drytrack import _import_wandb
 
@@ -131,7 +134,10 @@ def wandb(
 def mlflow(
     settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
 ) -> None:
-    """Make runs of those in an MLflow store: mlruns, mlflow.db, or an address."""
+    """Make runs of those in a store of MLflow.
+
+    It is a folder such as mlruns, an SQLite file, or an address.
+    """
     from drytrack import _import_mlflow
 
     _record(settings, _import_mlflow.find_runs(place), experiment, tag)
@@ -144,9 +150,17 @@ def _record(
     tags: tuple[str, ...],
 ) -> None:
     results = []
+    refused = 0
     par_dir = settings.par_dir
     for run in found:
-        done = _import_run.record_run(run, par_dir, experiment=experiment, tags=tags)
+        try:
+            done = _import_run.record_run(
+                run, par_dir, experiment=experiment, tags=tags
+            )
+        except (RunExistsError, RunHeldError) as err:
+            click.echo(f"Error: {err}", err=True)
+            refused += 1
+            continue
         results.append(done._asdict())
         if settings.as_json:
             continue
@@ -158,8 +172,10 @@ def _record(
             click.echo(f"{done.run}: left out: {kind} ({count}).", err=True)
     if settings.as_json:
         _output.print_json(results)
-    elif not results:
+    elif not results and not refused:
         click.echo("There are no runs.", err=True)
+    if refused:
+        sys.exit(FAILED)
 
 
 def _parse_param(text: str) -> tuple[str, Any]:

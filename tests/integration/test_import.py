@@ -161,6 +161,21 @@ def test_event_files_that_have_grown_renew_their_run(run_import, store, logdir):
 
 
 @needs("tensorboard", "tensorboardX")
+def test_one_run_that_cannot_be_made_does_not_keep_the_others(
+    run_import, store, logdir
+):
+    experiment = drytrack.Experiment(name="logs", par_dir=store.par_dir)
+    experiment.trackers.remove_all()
+    with experiment.create_run("plain"):
+        pass
+
+    assert "was not imported from here" in run_import("tensorboard", logdir, code=1)
+
+    assert sorted(run.id for run in store.runs()) == ["nested-rich", "plain"]
+    assert find(store, "plain").series_keys() == []
+
+
+@needs("tensorboard", "tensorboardX")
 def test_a_torn_event_file_is_read_up_to_there(run_import, store, logdir):
     (path,) = (logdir / "plain" / "train").iterdir()
     path.write_bytes(path.read_bytes()[:-5])
