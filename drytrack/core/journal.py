@@ -359,6 +359,9 @@ def _expand(folder: pathlib.Path, tell: Callable[[str], None]) -> None:
         tell(
             f"{packed} is damaged ({err!r}); what follows is lost. It is kept: {kept}."
         )
+    except OSError:  # no room for all of it
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(folder / FILE)
     packed.unlink(missing_ok=True)
 
@@ -688,10 +691,7 @@ def compact(folder: pathlib.Path) -> tuple[int, int]:
     Raises:
         JournalError: If there is no journal to compress, or the run goes on.
     """
-    with contextlib.suppress(RecordError):
-        if (status := read_record(folder).status) in ("running", "stalled"):
-            msg = f"The run in {folder} is {status}. Compress it when it has ended."
-            raise JournalError(msg)
+    _check_ended(folder)
     path, packed = folder / FILE, folder / COMPACT_FILE
     if not path.exists():
         msg = f"{folder} has no {FILE} to compress."
@@ -701,9 +701,22 @@ def compact(folder: pathlib.Path) -> tuple[int, int]:
         with path.open("rb") as source, gzip.open(beside, "wb", 6) as target:
             while block := source.read(1 << 20):
                 target.write(block)
+            copied = source.tell()
+        # Somebody may have resumed it in the meantime.
+        _check_ended(folder)
         sizes = path.stat().st_size, beside.stat().st_size
+        if sizes[0] != copied:
+            msg = f"The run in {folder} has gone on meanwhile. Compress it again."
+            raise JournalError(msg)
         beside.replace(packed)
     finally:
         beside.unlink(missing_ok=True)
     path.unlink()
     return sizes
+
+
+def _check_ended(folder: pathlib.Path) -> None:
+    with contextlib.suppress(RecordError):
+        if (status := read_record(folder).status) in ("running", "stalled"):
+            msg = f"The run in {folder} is {status}. Compress it when it has ended."
+            raise JournalError(msg)

@@ -645,6 +645,27 @@ def test_nothing_to_compress_is_an_error(tmp_path):
         compact(tmp_path)
 
 
+def test_a_run_that_is_resumed_while_it_is_compressed_keeps_its_journal(
+    tmp_path, monkeypatch
+):
+    experiment = Experiment(None, name="E", par_dir=tmp_path)
+    with experiment.create_run("a") as run:
+        MetricEvent("m", "s", 1, {"loss": 1.0})
+    resumed = experiment.create_run("a", resume=True)
+
+    def open_late(*arguments):
+        resumed.start()
+        return gzip.GzipFile(*arguments)
+
+    monkeypatch.setattr(journal.gzip, "open", open_late)
+    with pytest.raises(JournalError, match="is running"):
+        compact(run.path)
+    resumed.stop()
+
+    assert len(list(JournalReader(run.path))) == 5
+    assert not (run.path / "journal.jsonl.gz").exists()
+
+
 # -- any history -------------------------------------------------------------------
 
 NAMES = st.sampled_from(["train", "val/ü", "$x"])
