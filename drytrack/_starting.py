@@ -65,7 +65,7 @@ def _say_slow(run: Run[Any]) -> None:
         "Run %r still waits for its backends (%s) to start. Where their server is "
         "down, they may try for minutes; interrupt it, and check the address.",
         run.id,
-        ", ".join(run.bus.guests),
+        ", ".join(run.experiment.trackers.named_trackers),
     )
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-
 import pytest
 
 from drytrack import backends
@@ -29,20 +26,6 @@ def _nothing_registered(monkeypatch):
     monkeypatch.setattr(backends, "_registered", {})
 
 
-def install(folder, monkeypatch, entry_point, code=""):
-    """Install a package that has an entry point."""
-    info = folder / "their_package-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n"
-    )
-    (info / "entry_points.txt").write_text(f"[drytrack.trackers]\n{entry_point}\n")
-    (folder / "their_package.py").write_text(code)
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "their_package", raising=False)
-    importlib.invalidate_caches()
-
-
 def test_our_trackers_go_by_the_names_of_their_modules():
     assert {"csv", "yaml", "tqdm", "tensorboard"} <= set(known_backends())
     assert "base" not in known_backends()
@@ -64,9 +47,9 @@ def test_a_registered_class_goes_first():
     assert find_backend("csv") is Recorder
 
 
-def test_an_entry_point_of_another_package_is_found(tmp_path, monkeypatch):
+def test_an_entry_point_of_another_package_is_found(install_tracker):
     code = "from drytrack.testing import Recorder\nclass Theirs(Recorder): pass\n"
-    install(tmp_path, monkeypatch, "theirs = their_package:Theirs", code)
+    install_tracker("theirs", "their_package", code)
 
     assert "theirs" in known_backends()
     assert find_backend("theirs").__name__ == "Theirs"
@@ -81,9 +64,9 @@ def test_an_entry_point_of_another_package_is_found(tmp_path, monkeypatch):
     ],
 )
 def test_an_entry_point_that_leads_nowhere_says_whose_it_is(
-    tmp_path, monkeypatch, code, error, message
+    install_tracker, code, error, message
 ):
-    install(tmp_path, monkeypatch, "theirs = their_package:Theirs", code)
+    install_tracker("theirs", "their_package", code)
 
     with pytest.raises(error, match=message):
         find_backend("theirs")

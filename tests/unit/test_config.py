@@ -250,17 +250,8 @@ class Theirs(Recorder):
 """
 
 
-def test_a_tracker_of_an_installed_package_is_configured_as_ours(tmp_path, monkeypatch):
-    info = tmp_path / "theirs-1.2.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n"
-    )
-    (info / "entry_points.txt").write_text(
-        "[drytrack.trackers]\ntheirs = theirs_of_config:Theirs\n"
-    )
-    (tmp_path / "theirs_of_config.py").write_text(THEIRS)
-    monkeypatch.syspath_prepend(tmp_path)
+def test_a_tracker_of_an_installed_package_is_configured_as_ours(install_tracker):
+    install_tracker("theirs", "theirs_of_config", THEIRS)
 
     tracker = tracker_from_config({"provider": "theirs", "color": "red", "size": "4"})
     with tracker.open(name="digits") as run:

@@ -389,15 +389,9 @@ def test_the_lenient_way_goes_on_without_what_cannot_start(tmp_path):
 
 
 def test_the_lenient_way_goes_on_without_a_package_that_cannot_be_imported(
-    tmp_path, monkeypatch
+    tmp_path, install_tracker
 ):
-    (tmp_path / "theirs-1.2.dist-info").mkdir()
-    metadata = "Metadata-Version: 2.1\nName: theirs\nVersion: 1.2\n"
-    (tmp_path / "theirs-1.2.dist-info" / "METADATA").write_text(metadata)
-    (tmp_path / "theirs-1.2.dist-info" / "entry_points.txt").write_text(
-        "[drytrack.trackers]\ntheirs = no_such_module_of_theirs:Theirs\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
+    install_tracker("theirs", "no_such_module_of_theirs")
     options = {"theirs": {"color": "red"}}
 
     with pytest.raises(MissingDependencyError, match="no_such_module_of_theirs"):
