@@ -11,6 +11,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from _storage_peers import installed_peers, write_peer
+
 import drytrack
 from drytrack.core import log_events
 from drytrack.trackers.sqlalchemy import SQLConnection
@@ -50,8 +52,9 @@ def measure_writing(rounds: int = 9) -> dict[str, float]:
             folder, paced, watched=True, step_s=STEP_S
         ),
     }
-    caller: dict[str, list[float]] = {name: [] for name in ways}
-    total: dict[str, list[float]] = {name: [] for name in ways}
+    peers = installed_peers()
+    caller: dict[str, list[float]] = {name: [] for name in (*ways, *peers)}
+    total: dict[str, list[float]] = {name: [] for name in (*ways, *peers)}
     size = 0.0
     for _ in range(rounds):
         for name, write in ways.items():
@@ -62,8 +65,13 @@ def measure_writing(rounds: int = 9) -> dict[str, float]:
                 total[name].append(total_s / n)
                 if name == "SQLConnection":
                     size = (pathlib.Path(folder) / "drytrack.db").stat().st_size
+        for name in peers:
+            with tempfile.TemporaryDirectory() as folder:
+                caller_s, total_s = write_peer(name, pathlib.Path(folder), NAMES)
+                caller[name].append(caller_s)
+                total[name].append(total_s)
     print(f"{'':<32} caller, µs/step   until readable, µs/step")
-    for name in ways:
+    for name in total:
         each = statistics.median(caller[name]) * 1e6
         until = statistics.median(total[name]) * 1e6
         print(f"{name:<32} {each:15.2f}   {until:23.2f}")
