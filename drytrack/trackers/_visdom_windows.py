@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
+import importlib
 import math
+import time
 import urllib.parse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -106,6 +108,7 @@ def connect(url: str, username: str | None, password: str | None) -> Any:
         """Fails where a server does not answer, or not as Visdom does."""
 
         def _handle_post(self, url: str, data: Any = None) -> str:
+            self._last_post_time = time.time()  # newer ones close what is idle
             # What the environment says of proxies is not for this machine.
             self.session.trust_env = parts.hostname not in LOCAL
             reply = self.session.post(url, data=data or {}, timeout=TIMEOUTS_S)
@@ -125,4 +128,6 @@ def connect(url: str, username: str | None, password: str | None) -> Any:
         send=False,
     )
     client.send = True
+    if username is None:  # else it logs in when it makes one, and says so
+        client._session = importlib.import_module("requests").Session()
     return client
