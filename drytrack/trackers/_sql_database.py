@@ -236,6 +236,7 @@ class Database:
             lambda: connection.exec_driver_sql(f"PRAGMA journal_mode = {mode}").close()
         )
         connection.exec_driver_sql("PRAGMA synchronous = NORMAL")
+        self.inserter.look_at(connection.connection.driver_connection)
 
     def _prepare(self, connection: sa.Connection) -> None:
         """Create the tables where there are none: one process, the others wait."""

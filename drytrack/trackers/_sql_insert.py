@@ -8,6 +8,7 @@ they are. Many rows in one statement cost SQLite a third less than
 from __future__ import annotations
 
 import itertools
+import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,11 +20,15 @@ if TYPE_CHECKING:
 Conflict = Literal["ignore", "replace", "newest"]
 """What becomes of a row that is there: it stays, goes, or the newer seq wins."""
 
-SIZES = (128, 64, 32, 16, 8, 4, 2, 1)
+SIZES = (2048, 512, 128, 64, 32, 16, 8, 4, 2, 1)
 """Rows in one statement; few sizes, so that drivers know the statements again."""
 
 MAX_VARIABLES = 999
 """Bound variables in one statement, as old builds of SQLite have them."""
+
+WANTED_VARIABLES = 8192
+"""As many are enough. Each statement gives up the interpreter lock, and a thread that
+computes takes its time to give it back."""
 
 
 class Inserter:
@@ -53,6 +58,14 @@ class Inserter:
         self._is_mysql = dialect.name in ("mysql", "mariadb")
         self._quote = dialect.identifier_preparer.quote
         self._texts: dict[tuple[str, tuple[str, ...], str, int], str] = {}
+        self._max_variables = MAX_VARIABLES
+
+    def look_at(self, driver_connection: object) -> None:
+        """Find out how much a connection to SQLite takes at once."""
+        limit = getattr(driver_connection, "getlimit", None)
+        if limit is not None:
+            known = limit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+            self._max_variables = min(known, WANTED_VARIABLES)
 
     def insert(
         self,
@@ -85,7 +98,7 @@ class Inserter:
         """Insert rows that are given as one list, row behind row."""
         width = len(columns)
         left, at = len(flat) // width, 0
-        largest = MAX_VARIABLES // width
+        largest = self._max_variables // width
         for size in SIZES:
             if size > largest:
                 continue
