@@ -35,7 +35,7 @@ def test_everything_that_all_asks_for_is_installed():
     needs = needs_of("all")
 
     versions = {need.name: importlib.metadata.version(need.name) for need in needs}
-    assert {"dvclive", "mlflow", "swanlab", "tensorboard", "wandb"} <= set(versions)
+    assert {"clearml", "dvclive", "mlflow", "neptune", "wandb"} <= set(versions)
     for need in needs:
         assert versions[need.name] in need.specifier, str(need)
 
