@@ -49,10 +49,10 @@ MAX_FAILURES = 3
 BUSY_TIMEOUT_S = 60.0
 """How long an event of another thread waits for a handler to finish."""
 
-RING_SIZE = 4096
+RING_SIZE = 16_384
 """Events in memory for the background trackers; a power of two."""
 
-MAX_IN_RING = 4096
+MAX_IN_RING = 2048
 """Bytes of its line above which an event is read from the journal instead."""
 
 FULL_RING_WAIT_S = 1.0

@@ -39,6 +39,13 @@ BATCH = 2048
 A flush costs a database half a millisecond, whatever it holds.
 """
 
+BREATH = 64
+"""Events after which a worker lets go of the interpreter lock for a moment.
+
+The training thread gives the lock away when it writes the journal, and would get
+it back after 5 ms only, or when the worker has nothing left to do.
+"""
+
 HEAD_START = 512
 """Events that a worker goes on ahead of what is overwritten next."""
 
@@ -277,9 +284,11 @@ class Worker:
         return []
 
     def _deliver(self, batch: list[Event]) -> None:
-        for event in batch:
+        for place, event in enumerate(batch, 1):
             if self._abandoned:
                 return
+            if not place % BREATH:
+                time.sleep(0)
             seq = event._stamp[0]  # type: ignore[attr-defined]  # events here have one
             if isinstance(event, (StartExperimentEvent, StopExperimentEvent)):
                 if seq < self.bus.start_seq or isinstance(event, StartExperimentEvent):

@@ -225,7 +225,8 @@ def test_a_flush_says_when_time_is_up(experiment):
         assert tracker.steps == list(range(1, 11))
 
 
-def test_memory_is_bounded_behind_a_tracker_that_hangs(experiment):
+def test_memory_is_bounded_behind_a_tracker_that_hangs(experiment, monkeypatch):
+    monkeypatch.setattr(_bus, "RING_SIZE", 4096)
     tracker = Gated()
     experiment.trackers.subscribe(Background(tracker))
 
@@ -265,6 +266,7 @@ def test_an_unrecorded_run_drops_what_a_slow_tracker_cannot_take_and_says_so_onc
     experiment, monkeypatch
 ):
     monkeypatch.setattr(_bus, "FULL_RING_WAIT_S", 0.05)
+    monkeypatch.setattr(_bus, "RING_SIZE", 4096)
     tracker = Gated()
     experiment.trackers.subscribe(Background(tracker))
 
