@@ -57,7 +57,7 @@ def runs(
         )
         return
     if not found:
-        click.echo(f"No runs in {settings.store.url}.", err=True)
+        click.echo(f"No runs in {settings.store.url}.{settings.hint}", err=True)
         return
     console = _output.make_console()
     for name in dict.fromkeys(run.experiment for run in found):

@@ -67,6 +67,17 @@ class Settings:
         return self.where is not None and store.names_database(self.where)
 
     @property
+    def hint(self) -> str:
+        """Where runs are, as a sentence; empty unless in a folder below alone."""
+        if not isinstance(self.store, JournalStore):
+            return ""
+        folder = self.store.par_dir
+        below = sorted(folder.glob(f"*/{_record.FOLDER}"))
+        if not below or (folder / _record.FOLDER).exists():
+            return ""
+        return f" There are some below: --dir {below[0].parent}."
+
+    @property
     def par_dir(self) -> pathlib.Path:
         """The folder of the experiments.
 
@@ -256,7 +267,7 @@ def _choose(
         raise click.UsageError(msg)
     msg = (
         f"There is no run {name!r} in {settings.store.url}. List its runs with "
-        f"`drytrack runs`, or name another place with --dir."
+        f"`drytrack runs`, or name another place with --dir.{settings.hint}"
     )
     raise click.UsageError(msg)
 

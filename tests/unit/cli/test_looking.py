@@ -78,6 +78,17 @@ def test_an_empty_folder_is_an_empty_list(cli, told):
     assert "No runs in" in cli("runs").stderr
 
 
+def test_runs_in_a_folder_below_are_pointed_to(cli, tmp_path, make_run):
+    make_run("a")
+    above = tmp_path / "above"
+    (above / "experiments").mkdir(parents=True)
+    (tmp_path / ".drytrack").rename(above / "experiments" / ".drytrack")
+
+    hint = f"There are some below: --dir {above / 'experiments'}."
+    assert hint in cli("runs", folder=above).stderr
+    assert hint in cli("show", "a", folder=above, code=2).stderr
+
+
 def test_a_wrong_condition_or_folder_is_a_usage_error(cli, tmp_path):
     assert "is no condition" in cli("runs", "--param", "lr", code=2).stderr
     absent = tmp_path / "absent"
