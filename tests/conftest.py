@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -44,3 +45,13 @@ def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         if name.startswith("DRYTRACK_") or name in RANK_VARIABLES:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a package that its environment does not have, and say which."""
+    modules = [name for mark in item.iter_markers("needs") for name in mark.args]
+    if item.get_closest_marker("torch"):
+        modules.append("torch")
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        pytest.skip(f"needs {' and '.join(missing)}")  # the one skip for packages

@@ -537,7 +537,6 @@ def test_child_processes_leave_the_journal_to_their_parent(method):
 @pytest.mark.torch
 @pytest.mark.slow
 def test_the_workers_of_a_data_loader_leave_the_journal_alone():
-    pytest.importorskip("torch")
     run_script(
         """
         import torch

@@ -269,7 +269,6 @@ dist.destroy_process_group()
 @pytest.mark.torch
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_distributed_checkpoint_leads_new_processes_to_the_run(tmp_path, elsewhere):
-    pytest.importorskip("torch")
     size = 2
     server = tmp_path / "server"
     server.mkdir()

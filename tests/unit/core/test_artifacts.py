@@ -151,7 +151,8 @@ def test_a_model_of_an_unknown_kind_is_refused_with_the_way_out(run, recorder):
 
 @pytest.mark.torch
 def test_a_torch_module_is_saved_as_its_state(run, recorder):
-    torch = pytest.importorskip("torch")
+    import torch
+
     module = torch.nn.Linear(2, 3)
 
     path = run.log_model(module, "net", metadata={"accuracy": 0.9})

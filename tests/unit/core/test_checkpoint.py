@@ -235,8 +235,9 @@ def test_another_run_of_that_id_is_not_mistaken_for_it(experiment, tmp_path, ser
 def test_torch_distributed_checkpoint_keeps_the_run(
     experiment, tmp_path, server, stateful
 ):
-    torch = pytest.importorskip("torch")
-    dcp = pytest.importorskip("torch.distributed.checkpoint")
+    import torch
+    import torch.distributed.checkpoint as dcp
+
     model = torch.nn.Linear(2, 2)
     with experiment.create_run() as run:
         run.log({"loss": 2.0}, step=10)

@@ -250,7 +250,8 @@ def test_an_array_reads_back_with_type_and_shape_and_read_only(tmp_path, array):
 
 @pytest.mark.torch
 def test_a_tensor_becomes_an_array_and_one_that_cannot_costs_nothing_else(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     good = AnyEvent.unpublished(torch.arange(3, requires_grad=False))
     odd = SlottedEvent.unpublished("s", torch.zeros(2, dtype=torch.bfloat16))
 

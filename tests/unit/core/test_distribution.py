@@ -59,7 +59,8 @@ def test_what_holds_no_numbers_is_refused(values):
 @pytest.mark.torch
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "int64", "bool"])
 def test_a_tensor_of_any_type_is_counted(dtype):
-    torch = pytest.importorskip("torch")
+    import torch
+
     values = torch.tensor([0, 1, 1, 0, 1]).to(getattr(torch, dtype))
 
     found = count(values, "values", 2)
@@ -69,7 +70,8 @@ def test_a_tensor_of_any_type_is_counted(dtype):
 
 @pytest.mark.torch
 def test_a_tensor_with_a_gradient_is_counted_as_an_array():
-    torch = pytest.importorskip("torch")
+    import torch
+
     values = torch.tensor([1.0, math.nan, 3.0], requires_grad=True)
 
     assert count(values, "values", 2).counts == [1, 1]

@@ -119,7 +119,8 @@ def test_any_number_comes_out_as_float_makes_it(value):
 
 @pytest.mark.torch
 def test_tensors_of_one_element_are_numbers():
-    torch = pytest.importorskip("torch")
+    import torch
+
     good = [
         torch.tensor(0.5),
         torch.tensor([[0.5]]),
@@ -138,7 +139,8 @@ def test_tensors_of_one_element_are_numbers():
 @pytest.mark.torch
 @pytest.mark.parametrize("what", ["three", "empty", "complex", "meta"])
 def test_tensors_that_are_no_number_are_refused_by_shape(what):
-    torch = pytest.importorskip("torch")
+    import torch
+
     bad = {
         "three": torch.zeros(3),
         "empty": torch.zeros(0),

@@ -595,7 +595,6 @@ def test_graphics_cards_are_read_from_the_driver_without_nvidia_smi(
 @pytest.mark.torch
 @pytest.mark.slow
 def test_torch_is_asked_without_initialising_cuda():
-    pytest.importorskip("torch")
     code = (
         "import json, torch; from pathlib import Path;"
         "from drytrack.core._environment import slow_environment;"

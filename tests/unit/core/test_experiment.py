@@ -605,7 +605,8 @@ def test_an_odd_configuration_starts_a_run(tmp_path, make):
 
 @pytest.mark.torch
 def test_a_torch_module_in_the_configuration_starts_a_run(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     config = {"model": torch.nn.Linear(3, 2), "device": torch.device("cpu")}
     experiment = Experiment(config, name="E", par_dir=tmp_path)
 

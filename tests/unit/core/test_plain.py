@@ -730,7 +730,8 @@ def test_objects_inside_an_object_are_opened_a_few_times():
 
 @pytest.mark.torch
 def test_torch_values_are_told_without_their_data():
-    torch = pytest.importorskip("torch")
+    import torch
+
     layer = torch.nn.Linear(2, 3)
 
     plain = to_plain(
@@ -764,7 +765,8 @@ def test_torch_values_are_told_without_their_data():
 
 @pytest.mark.torch
 def test_a_torch_module_and_an_optimizer_are_described_by_their_settings():
-    torch = pytest.importorskip("torch")
+    import torch
+
     layer = torch.nn.Linear(2, 3)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
 

@@ -232,7 +232,6 @@ print(find_rank().source)
 @pytest.mark.torch
 @pytest.mark.slow
 def test_an_initialised_torch_wins_over_launchers(tmp_path):
-    pytest.importorskip("torch")
 
     words = run_python(TORCH, tmp_path, RANK="1", WORLD_SIZE="4", LOCAL_RANK="1")
 

@@ -118,7 +118,8 @@ def test_what_cannot_be_watched_is_refused(run, model, options, message):
 def test_a_torch_module_is_looked_at_every_nth_training_pass(
     run, recorder, log, prefixes
 ):
-    torch = pytest.importorskip("torch")
+    import torch
+
     module = torch.nn.Linear(2, 3)
     run.watch(module, log=log, every=2)
     for _ in range(5):
@@ -140,7 +141,8 @@ def test_a_torch_module_is_looked_at_every_nth_training_pass(
 
 @pytest.mark.torch
 def test_the_gradients_are_those_of_the_pass(run, recorder):
-    torch = pytest.importorskip("torch")
+    import torch
+
     module = torch.nn.Linear(2, 1, bias=False)
     run.watch(module, every=1)
 
@@ -153,7 +155,8 @@ def test_the_gradients_are_those_of_the_pass(run, recorder):
 
 @pytest.mark.torch
 def test_a_module_outlives_the_run_without_hooks(tmp_path):
-    torch = pytest.importorskip("torch")
+    import torch
+
     module = torch.nn.Linear(2, 3)
     with Experiment(par_dir=tmp_path).create_run() as run:
         run.watch(module, log="all", every=1)
