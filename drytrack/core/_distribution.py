@@ -79,8 +79,13 @@ def _count_array(numpy: Any, array: Any, what: str, n_bins: int) -> Distribution
     # Bins of equal width need no search: a tenth of numpy.histogram's time. Both
     # are halved, since the width of a range may be infinite where its ends are not.
     width = edges[-1] / 2 - edges[0] / 2
-    bins = ((finite / 2 - edges[0] / 2) / width * n_bins).astype(numpy.intp)
-    counts = numpy.bincount(numpy.minimum(bins, n_bins - 1), minlength=n_bins)
+    places = finite / 2
+    places -= edges[0] / 2
+    places /= width
+    places *= n_bins
+    bins = places.astype(numpy.intp)
+    numpy.minimum(bins, n_bins - 1, out=bins)
+    counts = numpy.bincount(bins, minlength=n_bins)
     return Distribution(
         counts.astype(numpy.float64).tolist(), edges, flat.size - finite.size
     )
@@ -145,9 +150,8 @@ def _edges(low: float, high: float, n_bins: int) -> list[float]:
         low, high = max(low - half, -LARGEST), min(high + half, LARGEST)
     # Halves, since a range may be wider than the largest float; the ends as they are,
     # since half of the smallest float is 0.
-    inner = [
-        2 * (low / 2 + (high / 2 - low / 2) * (i / n_bins)) for i in range(1, n_bins)
-    ]
+    start, width = low / 2, high / 2 - low / 2
+    inner = [2 * (start + width * (i / n_bins)) for i in range(1, n_bins)]
     return [low, *inner, high]
 
 

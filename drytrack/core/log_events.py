@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import operator
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
@@ -680,7 +681,8 @@ class HistogramEvent(Event):
         """Refuse counts and edges that do not fit each other."""
         edges = self.bin_edges
         fits = len(edges) == len(self.counts) + 1 and len(edges) > 1
-        if not fits or any(b <= a for a, b in itertools.pairwise(edges)):
+        ascending = map(operator.lt, edges, itertools.islice(edges, 1, None))
+        if not (fits and all(ascending)):
             msg = (
                 f"histogram {self.name!r} has {len(self.counts)} counts and "
                 f"{len(edges)} bin edges. Pass n counts and n + 1 ascending edges."
