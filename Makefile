@@ -45,10 +45,10 @@ types: $(ENVS)/dev/.stamp  ## Check types with mypy
 	@$(ENVS)/dev/$(BIN)/python -m mypy
 
 bench: $(ENVS)/bench/.stamp  ## Measure what drytrack costs
-	@for file in benchmarks/[!_]*.py; do \
+	@code=0; for file in benchmarks/[!_]*.py; do \
 		echo "== $$file"; \
-		$(ENVS)/bench/$(BIN)/python "$$file" || exit 1; \
-	done
+		$(ENVS)/bench/$(BIN)/python "$$file" || code=1; \
+	done; exit $$code
 
 docs: $(ENVS)/test/.stamp  ## Check that the documents' links lead somewhere
 	@$(ENVS)/test/$(BIN)/python -m pytest -q tests/unit/test_docs.py

@@ -26,8 +26,7 @@ N_POINTS = 10_000_000
 LIMITS = {
     "of sqlite3": (">=", 0.45),
     "caller, paced": ("<=", 1.5),
-    # Without steps in between, publisher and worker share one interpreter lock.
-    "caller, flat out": ("<=", 3.0),
+    "caller, flat out": ("<=", 1.5),
     "bytes a point": ("<=", 30.0),
     "a series": ("<=", 1.5),
     "the list": ("<=", 3.0),
