@@ -49,10 +49,10 @@ MAX_FAILURES = 3
 BUSY_TIMEOUT_S = 60.0
 """How long an event of another thread waits for a handler to finish."""
 
-RING_SIZE = 16_384
-"""Events in memory for the background trackers; a power of two."""
+RING_SIZE = 32_768
+"""Events in memory for the background trackers at the most; a power of two."""
 
-MAX_IN_RING = 2048
+MAX_IN_RING = 1024
 """Bytes of its line above which an event is read from the journal instead."""
 
 FULL_RING_WAIT_S = 1.0
@@ -215,10 +215,16 @@ class Bus:
         if self.journal is None and not seq & 63:
             self._wait_for_room(ring, seq)
         ring.put(seq, event, large=large)
-        if not seq & (ring.size // 4 - 1):
-            for guest in self.guests.values():
-                if guest.worker is not None:
-                    guest.worker.hurry()
+        if not seq & ring.lap_mask:
+            self._tidy(ring)
+
+    def _tidy(self, ring: Ring) -> None:
+        """Wake workers that are far behind; let go of what all have had."""
+        workers = [guest.worker for guest in self.guests.values() if guest.worker]
+        for worker in workers:
+            worker.hurry()
+        if self.journal is not None:
+            ring.drop(min((worker.cursor for worker in workers), default=ring.last))
 
     def _wait_for_room(self, ring: Ring, seq: int) -> None:
         """Give slow trackers a little time, where what they miss is lost."""
@@ -609,7 +615,7 @@ class Bus:
         while any(worker.cursor < target and not worker.over for worker in workers):
             if time.monotonic() >= deadline:
                 return False
-            time.sleep(0.005)
+            time.sleep(0.002)
         return all(worker.cursor >= target for worker in workers)
 
     def stop(self, event: Event, timeout_s: float) -> None:

@@ -8,11 +8,12 @@ from drytrack.core.log_events import Event
 class Ring:
     """A fixed number of events, the newest in place of the oldest.
 
-    One thread writes, under the lock of the bus; any number read, without.
+    One thread at a time writes, under the lock of the bus; any number read, without.
 
     Attributes:
         size: How many events it holds; a power of two.
         last: Sequence number of the newest.
+        lap_mask: Of the sequence numbers at which to look for what can be dropped.
     """
 
     def __init__(self, last: int, *, size: int) -> None:
@@ -24,7 +25,9 @@ class Ring:
         """
         self.size = size
         self.last = last
+        self.lap_mask = size // min(size, 64) - 1
         self._mask = size - 1
+        self._dropped = last
         self._slots: list[Event | None] = [None] * size
 
     def put(self, seq: int, event: Event, *, large: bool) -> None:
@@ -37,6 +40,18 @@ class Ring:
         """
         self._slots[seq & self._mask] = None if large else event
         self.last = seq
+
+    def drop(self, upto: int) -> None:
+        """Let go of the events up to a sequence number, which nobody wants.
+
+        A long run would keep as many as there is room for, and publish the next
+        ones into memory that is in no cache.
+        """
+        slots, mask = self._slots, self._mask
+        begin = max(self._dropped, self.last - self.size)
+        for seq in range(begin + 1, min(upto, self.last) + 1):
+            slots[seq & mask] = None
+        self._dropped = max(self._dropped, upto)
 
     def get(self, after: int, limit: int) -> list[Event] | None:
         """Return the events behind a sequence number.

@@ -33,14 +33,21 @@ Waking a thread for each event costs the publisher 18 µs; a thread that looks b
 itself, 20 times a second, costs it next to nothing.
 """
 
+BURST = 1000
+"""Events between two looks for new ones that make a burst.
+
+A worker lets a burst pass while the ring has room: it would share the interpreter lock
+with the thread that publishes, and double what that takes.
+"""
+
 BATCH = 2048
 """Events between two calls of `Tracker.flush` at the most.
 
 A flush costs a database half a millisecond, whatever it holds.
 """
 
-BREATH = 64
-"""Events after which a worker lets go of the interpreter lock for a moment.
+BREATH_NS = 500_000
+"""Nanoseconds of work after which a worker lets go of the interpreter lock.
 
 The training thread gives the lock away when it writes the journal, and would get
 it back after 5 ms only, or when the worker has nothing left to do.
@@ -52,8 +59,8 @@ HEAD_START = 512
 BATCH_BYTES = 4 * 1024 * 1024
 """Bytes of the journal and its blobs that are read ahead at the most, roughly."""
 
-FLUSH_EVERY_S = 1.0
-"""Seconds between two calls of `Tracker.flush` at the most, while events come."""
+FLUSH_EVERY_NS = 1_000_000_000
+"""Nanoseconds between two calls of `Tracker.flush` at the most, while events come."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 """Pauses before a suspended tracker is tried again, doubling in between."""
@@ -88,7 +95,7 @@ class Worker:
         self._opened = False
         self._rejoin = False
         self._pause_s = 0.0
-        self._flushed_at = time.monotonic()
+        self._now_ns = self._breath_ns = self._flushed_ns = time.perf_counter_ns()
         self._wake = Bell()
         self._left = Bell()
         self._last_try = False
@@ -138,8 +145,9 @@ class Worker:
         self._wake.ring()
 
     def hurry(self) -> None:
-        """Look for events at once, before the ring is full of them."""
-        if not self._pause_s:
+        """Look for events at once, if the ring is about to be full of them."""
+        ring = self._ring
+        if not self._pause_s and ring.last - self.position > ring.size // 4 * 3:
             self._wake.ring()
 
     def finish(self) -> None:
@@ -182,7 +190,7 @@ class Worker:
                 elif self._is_through() or (self._rejoin and self._try_to_rejoin()):
                     break
                 else:
-                    self._wake.wait(POLL_S)
+                    self._wait_for_events()
         except BaseException as error:  # noqa: BLE001  # told, and the run goes on
             self.bus.note(f"The worker of tracker {self.guest.name!r} died", error)
         finally:
@@ -190,6 +198,12 @@ class Worker:
                 self.bus.dismiss(self.guest)
             self.over = True
             self._left.ring()
+
+    def _wait_for_events(self) -> None:
+        """Wait a moment, or until a burst of events has passed."""
+        seen = self._ring.last
+        while not self._wake.wait(POLL_S) and self._ring.last - seen >= BURST:
+            seen = self._ring.last
 
     def _is_through(self) -> bool:
         """Return whether nothing more will come; an interrupt may cost the end."""
@@ -284,11 +298,9 @@ class Worker:
         return []
 
     def _deliver(self, batch: list[Event]) -> None:
-        for place, event in enumerate(batch, 1):
+        for event in batch:
             if self._abandoned:
                 return
-            if not place % BREATH:
-                time.sleep(0)
             seq = event._stamp[0]  # type: ignore[attr-defined]  # events here have one
             if isinstance(event, (StartExperimentEvent, StopExperimentEvent)):
                 if seq < self.bus.start_seq or isinstance(event, StartExperimentEvent):
@@ -298,11 +310,20 @@ class Worker:
             if not self._try(event):
                 return
             self.position = seq
-            # Not amid failures: three in a row take us back to the last flush.
-            late = time.monotonic() - self._flushed_at > FLUSH_EVERY_S
-            if late and not self.guest.failures:
-                self._flush()
+            if self._now_ns - self._breath_ns > BREATH_NS:
+                self._take_breath()
+                if self._pause_s:  # the flush failed: what follows comes again, too
+                    return
         self._flush()
+
+    def _take_breath(self) -> None:
+        """Let others have the interpreter lock; flush where that is due."""
+        time.sleep(0)
+        # Not amid failures: three in a row take us back to the last flush.
+        late = self._now_ns - self._flushed_ns > FLUSH_EVERY_NS
+        if late and not self.guest.failures:
+            self._flush()
+        self._breath_ns = time.perf_counter_ns()
 
     def _try(self, event: Event) -> bool:
         """Deliver one event, twice if need be; return whether to go on."""
@@ -340,11 +361,12 @@ class Worker:
             try:
                 handler(event)
             finally:
+                now = self._now_ns = time.perf_counter_ns()
                 self.guest.calls += 1
-                self.guest.worker_ns += time.perf_counter_ns() - began
+                self.guest.worker_ns += now - began
 
     def _flush(self) -> None:
-        self._flushed_at = time.monotonic()
+        self._flushed_ns = time.perf_counter_ns()
         try:
             self.guest.tracker.flush()
         except Exception as error:  # noqa: BLE001  # isolation

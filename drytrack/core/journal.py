@@ -186,6 +186,7 @@ class JournalWriter:
                 f'{self._head}{seq},"time_us":{time_us}{source}{event.step},"metrics":'
             ).encode() + dumps(event.metrics)
             text += rest
+            blob_bytes = 0
         else:
             self._blob_bytes = 0
             line = event._as_line(seq, self.attempt, time_us)
@@ -194,8 +195,9 @@ class JournalWriter:
             except OSError as error:  # a blob that the disk does not take
                 self._give_up(seq, error)
                 return
+            blob_bytes = self._blob_bytes
         text += b',"crc":%d}\n' % crc32(text)
-        self.line_bytes = len(text) + self._blob_bytes
+        self.line_bytes = len(text) + blob_bytes
         if self._backlog:
             self._wait(seq, text)
             return

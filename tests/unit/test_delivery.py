@@ -245,6 +245,49 @@ def test_memory_is_bounded_behind_a_tracker_that_hangs(experiment, monkeypatch):
     assert tracker.steps == list(range(1, 30_001))
 
 
+def test_memory_is_let_go_behind_trackers_that_keep_up(experiment):
+    class Counter(Tracker):
+        notify = Tracker.notify.extend()
+        count = 0
+
+        @notify.register
+        def _count(self, event: log_events.StepMetricEvent) -> None:
+            self.count += 1
+
+    tracker = Counter()
+    experiment.trackers.subscribe(Background(tracker))
+
+    with experiment.create_run() as run:
+        publish(1, 1_000)
+        run.flush()
+        tracemalloc.start()
+        try:
+            for first in range(1_001, 20_001, 1_000):
+                publish(first, first + 999)
+                run.flush()
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    # At most a thousand events or so, of the 19,000 for which there is room.
+    assert kept < 3_000_000
+    assert tracker.count == 20_000
+
+
+def test_events_after_a_blob_come_from_memory(experiment):
+    tracker = Keeper()
+    experiment.trackers.subscribe(Background(tracker))
+
+    with experiment.create_run() as run:
+        log_events.ImageEvent("s", "i", 0, np.zeros((100, 100, 3), np.uint8))
+        run.flush()
+        event = log_events.StepMetricEvent("s", 1, {"loss": 0.5})
+        run.flush()
+
+    # Itself: one that was read from the journal is another object.
+    assert any(seen is event for seen in tracker.seen)
+
+
 def test_images_are_read_back_from_the_journal_not_kept_in_memory(experiment):
     tracker = Gated()
     experiment.trackers.subscribe(Background(tracker))
@@ -284,6 +327,37 @@ def test_an_unrecorded_run_drops_what_a_slow_tracker_cannot_take_and_says_so_onc
     assert [entry.category for entry in caught] == [DeliveryWarning] * 2
     assert "too slow for this run" in told[0]
     assert f"has missed {lost} events. Nothing has kept them." in told[1]
+
+
+def test_a_flush_that_fails_amid_a_batch_costs_nothing(experiment, monkeypatch):
+    monkeypatch.setattr(_worker, "BREATH_NS", 0)
+    monkeypatch.setattr(_worker, "FLUSH_EVERY_NS", 0)
+
+    class Forgetful(Gated):
+        def __init__(self):
+            super().__init__()
+            self.gate.set()
+            self.kept = []
+            self.failed = False
+
+        def flush(self):
+            steps, self.seen = self.steps, []
+            if 50 in steps and not self.failed:
+                self.failed = True
+                raise OSError("the server is gone")
+            self.kept += steps
+
+    tracker = Forgetful()
+    experiment.trackers.subscribe(Background(tracker))
+    lost = pytest.warns(TrackerExceptionWarning, match="failed to flush")
+    with lost, experiment.create_run() as run:
+        run.flush()
+        tracker.gate.clear()
+        publish(1, 100)
+        tracker.gate.set()
+
+    assert tracker.failed
+    assert tracker.kept == list(range(1, 101))
 
 
 # -- the end of a run --------------------------------------------------------------
