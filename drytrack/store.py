@@ -260,8 +260,11 @@ class StoredRun(abc.ABC):
             raise LookupError(msg)
         series = Series([], [])
         for _, steps, values in self.read_points(keys):
-            series.steps.extend(steps)
-            series.values.extend(values)
+            if series.steps:
+                series.steps.extend(steps)
+                series.values.extend(values)
+            else:
+                series = Series(steps, values)
         return series
 
     def metrics(

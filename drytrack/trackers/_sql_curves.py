@@ -137,7 +137,9 @@ def _fetch_from_file(
             rows = iter(cursor)  # type: ignore[call-overload]  # sqlite3's can
             while flat := list(_chain(itertools.islice(rows, BATCH))):
                 values = flat[1::width]
-                if str in set(map(type, values)):
+                try:
+                    sum(values)  # what finds text among them soonest
+                except TypeError:
                     values = list(map(float, values))
                 seqs = None if rule.is_simple else flat[2::width]
                 yield series_id, flat[::width], values, seqs
