@@ -77,7 +77,7 @@ def _explain(run: Run[Any], error: RequiredTrackerError) -> DrytrackError:
     failed = [g.name for g in run.bus.guests.values() if g.suspended_at is not None]
     if cause is None or not failed:
         return error
-    what = say(cause).rstrip(". ")
+    what = say(cause)
     cure = "Correct that"
     if not isinstance(cause, TypeError):  # a wrong option may be called api_key
         cure = next((cure for sign, cure in _CURES if sign.search(what)), cure)

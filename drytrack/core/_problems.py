@@ -43,9 +43,9 @@ def warn_of(problems: collections.deque[Problem]) -> None:
 
 
 def say(error: BaseException) -> str:
-    """Return an exception as one line of text; never raises."""
+    """Return an exception as text, without a full stop at its end; never raises."""
     try:
-        message = str(error)
+        message = str(error).rstrip(". ")
     except Exception:  # noqa: BLE001  # any exception's __str__
         message = ""
     return f"{type(error).__name__}: {message}" if message else type(error).__name__

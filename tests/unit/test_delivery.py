@@ -344,12 +344,12 @@ def test_a_flush_that_fails_amid_a_batch_costs_nothing(experiment, monkeypatch):
             steps, self.seen = self.steps, []
             if 50 in steps and not self.failed:
                 self.failed = True
-                raise OSError("the server is gone")
+                raise OSError("the server is gone.")
             self.kept += steps
 
     tracker = Forgetful()
     experiment.trackers.subscribe(Background(tracker))
-    lost = pytest.warns(TrackerExceptionWarning, match="failed to flush")
+    lost = pytest.warns(TrackerExceptionWarning, match=r"to flush: OSError: the server is gone\.$")
     with lost, experiment.create_run() as run:
         run.flush()
         tracker.gate.clear()
