@@ -223,8 +223,7 @@ class Bus:
         workers = [guest.worker for guest in self.guests.values() if guest.worker]
         for worker in workers:
             worker.hurry()
-        if self.journal is not None:
-            ring.drop(min((worker.cursor for worker in workers), default=ring.last))
+        ring.drop(min((worker.cursor for worker in workers), default=ring.last))
 
     def _wait_for_room(self, ring: Ring, seq: int) -> None:
         """Give slow trackers a little time, where what they miss is lost."""

@@ -245,7 +245,8 @@ def test_memory_is_bounded_behind_a_tracker_that_hangs(experiment, monkeypatch):
     assert tracker.steps == list(range(1, 30_001))
 
 
-def test_memory_is_let_go_behind_trackers_that_keep_up(experiment):
+@pytest.mark.parametrize("record", [True, False])
+def test_memory_is_let_go_behind_trackers_that_keep_up(experiment, record):
     class Counter(Tracker):
         notify = Tracker.notify.extend()
         count = 0
@@ -257,7 +258,7 @@ def test_memory_is_let_go_behind_trackers_that_keep_up(experiment):
     tracker = Counter()
     experiment.trackers.subscribe(Background(tracker))
 
-    with experiment.create_run() as run:
+    with experiment.create_run(record=record) as run:
         publish(1, 1_000)
         run.flush()
         tracemalloc.start()
@@ -349,7 +350,9 @@ def test_a_flush_that_fails_amid_a_batch_costs_nothing(experiment, monkeypatch):
 
     tracker = Forgetful()
     experiment.trackers.subscribe(Background(tracker))
-    lost = pytest.warns(TrackerExceptionWarning, match=r"to flush: OSError: the server is gone\.$")
+    lost = pytest.warns(
+        TrackerExceptionWarning, match=r"to flush: OSError: the server is gone\.$"
+    )
     with lost, experiment.create_run() as run:
         run.flush()
         tracker.gate.clear()
