@@ -24,24 +24,54 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def _whole(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger(), autoincrement=False, nullable=nullable)
+
+
+def _text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, TEXT, nullable=nullable)
+
+
+def _label(name: str, length: int, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.String(length=length), nullable=nullable)
+
+
+def _float(name: str) -> sa.Column[float]:
+    return sa.Column(name, sa.Double(), nullable=True)
+
+
+def _of_run(
+    name: str, *columns: sa.Column[Any], key: tuple[str, ...] = ("seq",)
+) -> None:
+    """Create a table whose rows go with their run; by default one for an event."""
+    op.create_table(
+        name,
+        sa.Column("run_id", ID, autoincrement=False, nullable=False),
+        *columns,
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("run_id", *key),
+        **OPTIONS,
+    )
+
+
 def upgrade() -> None:
     """Create the tables."""
     op.create_table(
         "experiments",
         sa.Column("id", ID, autoincrement=True, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("created", sa.Double(), nullable=True),
+        _label("name_key", 32),
+        _text("name"),
+        _float("created"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name_key", name="uq_experiments_name_key"),
         **OPTIONS,
     )
     op.create_table(
         "media",
-        sa.Column("hash", sa.String(length=64), nullable=False),
-        sa.Column("format", sa.String(length=16), nullable=False),
-        sa.Column("size", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("path", TEXT, nullable=True),
+        _label("hash", 64),
+        _label("format", 16),
+        _whole("size"),
+        _text("path", nullable=True),
         sa.Column("content", BYTES, nullable=True),
         sa.PrimaryKeyConstraint("hash"),
         **OPTIONS,
@@ -49,10 +79,10 @@ def upgrade() -> None:
     op.create_table(
         "points",
         sa.Column("series_id", ID, autoincrement=False, nullable=False),
-        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("value", sa.Double(), nullable=True),
-        sa.Column("odd", sa.String(length=4), nullable=True),
+        _whole("step"),
+        _whole("seq"),
+        _float("value"),
+        _label("odd", 4, nullable=True),
         sa.PrimaryKeyConstraint("series_id", "step", "seq"),
         sqlite_with_rowid=False,
         **OPTIONS,
@@ -60,22 +90,22 @@ def upgrade() -> None:
     op.create_table(
         "runs",
         sa.Column("id", ID, autoincrement=True, nullable=False),
-        sa.Column("uuid", sa.String(length=36), nullable=False),
+        _label("uuid", 36),
         sa.Column("experiment_id", ID, nullable=False),
-        sa.Column("name", sa.String(length=255), nullable=False),
-        sa.Column("status", sa.String(length=16), nullable=False),
+        _label("name", 255),
+        _label("status", 16),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("parent_uuid", sa.String(length=36), nullable=True),
-        sa.Column("description", TEXT, nullable=True),
-        sa.Column("par_dir", TEXT, nullable=True),
-        sa.Column("created", sa.Double(), nullable=True),
-        sa.Column("started", sa.Double(), nullable=True),
-        sa.Column("ended", sa.Double(), nullable=True),
-        sa.Column("config", TEXT, nullable=True),
-        sa.Column("error", TEXT, nullable=True),
-        sa.Column("record", TEXT, nullable=True),
-        sa.Column("last_seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("progress", TEXT, nullable=True),
+        _label("parent_uuid", 36, nullable=True),
+        _text("description", nullable=True),
+        _text("par_dir", nullable=True),
+        _float("created"),
+        _float("started"),
+        _float("ended"),
+        _text("config", nullable=True),
+        _text("error", nullable=True),
+        _text("record", nullable=True),
+        _whole("last_seq"),
+        _text("progress", nullable=True),
         sa.ForeignKeyConstraint(
             ["experiment_id"],
             ["experiments.id"],
@@ -87,162 +117,122 @@ def upgrade() -> None:
     op.create_index(
         "ix_runs_experiment_id_name", "runs", ["experiment_id", "name"], unique=False
     )
-    op.create_table(
+    _of_run(
         "artifacts",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("path", TEXT, nullable=False),
-        sa.Column("kind", TEXT, nullable=False),
-        sa.Column("artifact_path", TEXT, nullable=True),
-        sa.Column("metadata", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _whole("seq"),
+        _text("name"),
+        _text("path"),
+        _text("kind"),
+        _text("artifact_path", nullable=True),
+        _text("metadata"),
     )
-    op.create_table(
+    _of_run(
         "attempts",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("first_seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("started", sa.Double(), nullable=True),
-        sa.Column("ended", sa.Double(), nullable=True),
-        sa.Column("status", sa.String(length=16), nullable=True),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "number"),
-        **OPTIONS,
+        _whole("first_seq"),
+        _float("started"),
+        _float("ended"),
+        _label("status", 16, nullable=True),
+        key=("number",),
     )
-    op.create_table(
+    _of_run(
         "checkpoints",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("kind", sa.String(length=8), nullable=False),
-        sa.Column("model", TEXT, nullable=False),
-        sa.Column("definition", TEXT, nullable=False),
-        sa.Column("location", TEXT, nullable=False),
-        sa.Column("epoch", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _whole("seq"),
+        _label("kind", 8),
+        _text("model"),
+        _text("definition"),
+        _text("location"),
+        _whole("epoch", nullable=True),
     )
-    op.create_table(
+    _of_run(
         "data_tables",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("source", TEXT, nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("header", TEXT, nullable=False),
-        sa.Column("cells", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _whole("seq"),
+        _text("source"),
+        _text("name"),
+        _whole("step"),
+        _text("header"),
+        _text("cells"),
     )
-    op.create_table(
+    _of_run(
         "events",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        _whole("seq"),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("time", sa.Double(), nullable=True),
-        sa.Column("type", TEXT, nullable=False),
-        sa.Column("fields", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _float("time"),
+        _text("type"),
+        _text("fields"),
     )
-    op.create_table(
+    _of_run(
         "histograms",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("source", TEXT, nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("context", TEXT, nullable=False),
-        sa.Column("counts", TEXT, nullable=False),
-        sa.Column("bin_edges", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _whole("seq"),
+        _text("source"),
+        _text("name"),
+        _whole("step"),
+        _text("context"),
+        _text("counts"),
+        _text("bin_edges"),
     )
-    op.create_table(
+    _of_run(
         "images",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("source", TEXT, nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("kind", sa.String(length=8), nullable=False),
-        sa.Column("caption", TEXT, nullable=True),
-        sa.Column("hash", sa.String(length=64), nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _whole("seq"),
+        _text("source"),
+        _text("name"),
+        _whole("step"),
+        _label("kind", 8),
+        _text("caption", nullable=True),
+        _label("hash", 64),
     )
-    op.create_table(
+    _of_run(
         "learning_rates",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        _whole("seq"),
         sa.Column("position", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("model", TEXT, nullable=False),
-        sa.Column("source", TEXT, nullable=False),
-        sa.Column("epoch", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("param_group", TEXT, nullable=False),
-        sa.Column("lr", sa.Double(), nullable=True),
-        sa.Column("odd", sa.String(length=4), nullable=True),
-        sa.Column("scheduler", TEXT, nullable=True),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq", "position"),
-        **OPTIONS,
+        _text("model"),
+        _text("source"),
+        _whole("epoch"),
+        _text("param_group"),
+        _float("lr"),
+        _label("odd", 4, nullable=True),
+        _text("scheduler", nullable=True),
+        key=("seq", "position"),
     )
-    op.create_table(
+    _of_run(
         "models",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("registered", TEXT, nullable=True),
-        sa.Column("architecture", TEXT, nullable=True),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "name_key"),
-        **OPTIONS,
+        _label("name_key", 32),
+        _text("name"),
+        _text("registered", nullable=True),
+        _text("architecture", nullable=True),
+        _whole("seq"),
+        key=("name_key",),
     )
-    op.create_table(
+    _of_run(
         "params",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("value", TEXT, nullable=False),
-        sa.Column("number", sa.Double(), nullable=True),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "name_key"),
-        **OPTIONS,
+        _label("name_key", 32),
+        _text("name"),
+        _text("value"),
+        _float("number"),
+        _whole("seq"),
+        key=("name_key",),
     )
     op.create_index(
         "ix_params_name_key_number", "params", ["name_key", "number"], unique=False
     )
-    op.create_table(
+    _of_run(
         "rewinds",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        _whole("seq"),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("model", TEXT, nullable=False),
-        sa.Column("epoch", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _text("model"),
+        _whole("epoch"),
     )
     op.create_table(
         "series",
         sa.Column("id", ID, autoincrement=True, nullable=False),
         sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("metric_key", sa.String(length=32), nullable=False),
-        sa.Column("model", TEXT, nullable=False),
-        sa.Column("source", TEXT, nullable=False),
-        sa.Column("axis", TEXT, nullable=False),
-        sa.Column("metric", TEXT, nullable=False),
-        sa.Column("context", TEXT, nullable=False),
+        _label("name_key", 32),
+        _label("metric_key", 32),
+        _text("model"),
+        _text("source"),
+        _text("axis"),
+        _text("metric"),
+        _text("context"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("run_id", "name_key", name="uq_series_run_id_name_key"),
@@ -251,43 +241,34 @@ def upgrade() -> None:
     op.create_index(
         "ix_series_metric_key_run_id", "series", ["metric_key", "run_id"], unique=False
     )
-    op.create_table(
+    _of_run(
         "sources",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("model", TEXT, nullable=False),
-        sa.Column("registered", TEXT, nullable=True),
-        sa.Column("metadata", TEXT, nullable=True),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "name_key"),
-        **OPTIONS,
+        _label("name_key", 32),
+        _text("name"),
+        _text("model"),
+        _text("registered", nullable=True),
+        _text("metadata", nullable=True),
+        _whole("seq"),
+        key=("name_key",),
     )
-    op.create_table(
+    _of_run(
         "spans",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
+        _label("name_key", 32),
         sa.Column("attempt", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("rewind", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("model", TEXT, nullable=False),
-        sa.Column("axis", TEXT, nullable=False),
-        sa.Column("first_step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "name_key", "attempt", "rewind"),
-        **OPTIONS,
+        _text("model"),
+        _text("axis"),
+        _whole("first_step"),
+        key=("name_key", "attempt", "rewind"),
     )
-    op.create_table(
+    _of_run(
         "summary_values",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("value", TEXT, nullable=False),
-        sa.Column("number", sa.Double(), nullable=True),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "name_key"),
-        **OPTIONS,
+        _label("name_key", 32),
+        _text("name"),
+        _text("value"),
+        _float("number"),
+        _whole("seq"),
+        key=("name_key",),
     )
     op.create_index(
         "ix_summary_values_name_key_number",
@@ -295,44 +276,37 @@ def upgrade() -> None:
         ["name_key", "number"],
         unique=False,
     )
-    op.create_table(
+    _of_run(
         "tags",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("name_key", sa.String(length=32), nullable=False),
-        sa.Column("tag", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "name_key"),
-        **OPTIONS,
+        _label("name_key", 32),
+        _text("tag"),
+        key=("name_key",),
     )
     op.create_index("ix_tags_name_key", "tags", ["name_key"], unique=False)
-    op.create_table(
+    _of_run(
         "texts",
-        sa.Column("run_id", ID, autoincrement=False, nullable=False),
-        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("source", TEXT, nullable=False),
-        sa.Column("name", TEXT, nullable=False),
-        sa.Column("step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("content", TEXT, nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("run_id", "seq"),
-        **OPTIONS,
+        _whole("seq"),
+        _text("source"),
+        _text("name"),
+        _whole("step"),
+        _text("content"),
     )
     op.create_table(
         "series_summaries",
         sa.Column("series_id", ID, autoincrement=False, nullable=False),
-        sa.Column("n", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("n_finite", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("first_step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("first_value", sa.Double(), nullable=True),
-        sa.Column("first_odd", sa.String(length=4), nullable=True),
-        sa.Column("last_step", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("last_value", sa.Double(), nullable=True),
-        sa.Column("last_odd", sa.String(length=4), nullable=True),
-        sa.Column("min_step", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.Column("min_value", sa.Double(), nullable=True),
-        sa.Column("max_step", sa.BigInteger(), autoincrement=False, nullable=True),
-        sa.Column("max_value", sa.Double(), nullable=True),
-        sa.Column("mean", sa.Double(), nullable=True),
+        _whole("n"),
+        _whole("n_finite"),
+        _whole("first_step"),
+        _float("first_value"),
+        _label("first_odd", 4, nullable=True),
+        _whole("last_step"),
+        _float("last_value"),
+        _label("last_odd", 4, nullable=True),
+        _whole("min_step", nullable=True),
+        _float("min_value"),
+        _whole("max_step", nullable=True),
+        _float("max_value"),
+        _float("mean"),
         sa.Column("stale", sa.SmallInteger(), nullable=False),
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("series_id"),
