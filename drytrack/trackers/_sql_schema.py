@@ -14,9 +14,9 @@ import hashlib
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 from drytrack.core.exceptions import SchemaError
+from drytrack.trackers._sql_types import BYTES, ID, OPTIONS, TEXT
 
 VERSION = "0002"
 """Version that this drytrack writes; see ``_sql_migrations/versions``."""
@@ -26,9 +26,6 @@ VERSION_TABLE = "drytrack_version"
 
 metadata = sa.MetaData()
 
-_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_Text = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-_Bytes = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
 _Key = sa.String(32)
 _Odd = sa.String(4)  # nan, inf, -inf or -0.0
 
@@ -47,18 +44,13 @@ def _table(name: str, *items: Any, key: tuple[str, ...], **options: Any) -> sa.T
         metadata,
         *items,
         info={"key": key},
-        mysql_engine="InnoDB",
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_bin",  # by default "Loss" and "loss" are equal
-        mariadb_engine="InnoDB",
-        mariadb_charset="utf8mb4",
-        mariadb_collate="utf8mb4_bin",
+        **OPTIONS,
         **options,
     )
 
 
 def _id() -> sa.Column[int]:
-    return sa.Column("id", _Id, primary_key=True, autoincrement=True)
+    return sa.Column("id", ID, primary_key=True, autoincrement=True)
 
 
 def _whole(name: str, **options: Any) -> sa.Column[int]:
@@ -67,14 +59,14 @@ def _whole(name: str, **options: Any) -> sa.Column[int]:
 
 
 def _text(name: str, *, nullable: bool = True) -> sa.Column[str]:
-    return sa.Column(name, _Text, nullable=nullable)
+    return sa.Column(name, TEXT, nullable=nullable)
 
 
 def _run_id(*, primary_key: bool = True) -> sa.Column[int]:
     reference = sa.ForeignKey("runs.id", ondelete="CASCADE")
     return sa.Column(
         "run_id",
-        _Id,
+        ID,
         reference,
         primary_key=primary_key,
         nullable=False,
@@ -102,8 +94,10 @@ def _time(name: str) -> sa.Column[float]:
 version_table = sa.Table(
     VERSION_TABLE,
     metadata,
-    sa.Column("version_num", sa.String(32), primary_key=True),  # as Alembic has it
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
 )
+"""As Alembic makes it."""
 
 experiments = _table(
     "experiments",
@@ -119,7 +113,7 @@ runs = _table(
     "runs",
     _id(),
     sa.Column("uuid", sa.String(36), nullable=False),
-    sa.Column("experiment_id", _Id, sa.ForeignKey("experiments.id"), nullable=False),
+    sa.Column("experiment_id", ID, sa.ForeignKey("experiments.id"), nullable=False),
     sa.Column("name", sa.String(255), nullable=False),
     sa.Column("status", sa.String(16), nullable=False),
     sa.Column("attempt", sa.Integer, nullable=False),
@@ -172,55 +166,48 @@ spans = _table(
     key=("run_id", "name_key", "attempt", "rewind"),
 )
 
-tags = _table(
-    "tags",
-    _run_id(),
-    _key(),
-    _text("tag", nullable=False),
-    sa.Index("ix_tags_name_key", "name_key"),
-    key=("run_id", "name_key"),
-)
+
+def _named(name: str, *items: Any) -> sa.Table:
+    """Declare a table with one row for each name in a run."""
+    return _table(name, _run_id(), _key(), *items, key=("run_id", "name_key"))
 
 
 def _values(name: str) -> sa.Table:
     """Declare a table of named values, of which the newest counts."""
-    return _table(
+    return _named(
         name,
-        _run_id(),
-        _key(),
         _text("name", nullable=False),
         _text("value", nullable=False),
         _float("number"),
         _seq(),
         sa.Index(f"ix_{name}_name_key_number", "name_key", "number"),
-        key=("run_id", "name_key"),
     )
 
+
+tags = _named(
+    "tags",
+    _text("tag", nullable=False),
+    sa.Index("ix_tags_name_key", "name_key"),
+)
 
 params = _values("params")
 summary_values = _values("summary_values")
 
-models = _table(
+models = _named(
     "models",
-    _run_id(),
-    _key(),
     _text("name", nullable=False),
     _text("registered"),
     _text("architecture"),
     _seq(),
-    key=("run_id", "name_key"),
 )
 
-sources = _table(
+sources = _named(
     "sources",
-    _run_id(),
-    _key(),
     _text("name", nullable=False),
     _text("model", nullable=False),
     _text("registered"),
     _text("metadata"),
     _seq(),
-    key=("run_id", "name_key"),
 )
 
 series = _table(
@@ -242,7 +229,7 @@ series = _table(
 # No foreign key: a server would look up the series of every single point.
 points = _table(
     "points",
-    sa.Column("series_id", _Id, primary_key=True, autoincrement=False),
+    sa.Column("series_id", ID, primary_key=True, autoincrement=False),
     _whole("step", primary_key=True),
     _seq(primary_key=True),
     _float("value"),
@@ -255,7 +242,7 @@ series_summaries = _table(
     "series_summaries",
     sa.Column(
         "series_id",
-        _Id,
+        ID,
         sa.ForeignKey("series.id", ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,
@@ -359,7 +346,7 @@ media = _table(
     sa.Column("format", sa.String(16), nullable=False),
     _whole("size"),
     _text("path"),
-    sa.Column("content", _Bytes),
+    sa.Column("content", BYTES),
     key=("hash",),
 )
 
@@ -367,7 +354,7 @@ goals = _table(
     "goals",
     sa.Column(
         "experiment_id",
-        _Id,
+        ID,
         sa.ForeignKey("experiments.id", ondelete="CASCADE"),
         primary_key=True,
         autoincrement=False,

@@ -661,21 +661,5 @@ class TestVersions:
 
 
 def shape(database):
-    """Return columns, keys and indexes of all tables."""
-    made = dict(query(database, "SELECT name, sql FROM sqlite_master"))
-    engine = sa.create_engine(f"sqlite:///{database}")
-    inspector = sa.inspect(engine)
-    found = {
-        name: (
-            {c["name"]: (str(c["type"]), c["nullable"]) for c in columns},
-            inspector.get_pk_constraint(name)["constrained_columns"],
-            sorted(i["name"] for i in inspector.get_indexes(name)),
-            sorted(map(repr, inspector.get_foreign_keys(name))),
-            sorted(map(repr, inspector.get_unique_constraints(name))),
-            "WITHOUT ROWID" in made[name],
-        )
-        for name in inspector.get_table_names()
-        for columns in [inspector.get_columns(name)]
-    }
-    engine.dispose()
-    return found
+    """Return the statement behind each table and index."""
+    return dict(query(database, "SELECT name, sql FROM sqlite_master"))

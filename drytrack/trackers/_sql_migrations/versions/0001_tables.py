@@ -6,22 +6,11 @@ from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import mysql
+
+from drytrack.trackers._sql_types import BYTES, ID, OPTIONS, TEXT
 
 revision = "0001"
 down_revision = None
-
-ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-BYTES = sa.LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-OPTIONS: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-    "mariadb_engine": "InnoDB",
-    "mariadb_charset": "utf8mb4",
-    "mariadb_collate": "utf8mb4_bin",
-}
 
 
 def _whole(name: str, *, nullable: bool = False) -> sa.Column[int]:
@@ -106,12 +95,9 @@ def upgrade() -> None:
         _text("record", nullable=True),
         _whole("last_seq"),
         _text("progress", nullable=True),
-        sa.ForeignKeyConstraint(
-            ["experiment_id"],
-            ["experiments.id"],
-        ),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("uuid", name="uq_runs_uuid"),
+        sa.ForeignKeyConstraint(["experiment_id"], ["experiments.id"]),
         **OPTIONS,
     )
     op.create_index(
@@ -233,9 +219,9 @@ def upgrade() -> None:
         _text("axis"),
         _text("metric"),
         _text("context"),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("run_id", "name_key", name="uq_series_run_id_name_key"),
+        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE"),
         **OPTIONS,
     )
     op.create_index(
