@@ -57,6 +57,11 @@ class AxisState:
             limit = min(limit, self.firsts[attempt])
         return limits
 
+    def limit_of(self, attempt: Attempt) -> float:
+        """Return the same for an attempt that may have no points of its own."""
+        later = (first for at, first in self.firsts.items() if at > attempt)
+        return min(later, default=float("inf"))
+
 
 class Digest:
     """What has been read of one journal so far.
@@ -114,13 +119,11 @@ class Digest:
 
     def find_checkpoint(self, model: str, epoch: int) -> Checkpoint | None:
         """Return the newest checkpoint of an epoch that still counts."""
-        state = self.axes.get((model, "epoch"))
-        limits = state.limits() if state is not None else {}
+        state = self.axes.get((model, "epoch"), AxisState())
         for found, attempt in reversed(self.saved):
-            if (found.model, found.epoch) == (model, epoch):
-                later = [limit for at, limit in limits.items() if at >= attempt]
-                if not later or epoch < limits.get(attempt, max(later)):
-                    return found
+            is_meant = (found.model, found.epoch) == (model, epoch)
+            if is_meant and epoch < state.limit_of(attempt):
+                return found
         return None
 
     def _add(

@@ -47,18 +47,16 @@ class AttemptRule:
             breaks: First sequence number of each attempt, ascending.
             firsts: The first step of each attempt that has points.
         """
-        limits: dict[Attempt, float] = {}
-        limit = math.inf
-        for attempt, first in sorted(firsts, reverse=True):
-            limits[attempt] = limit
-            limit = min(limit, first)
-        self.is_simple = len(limits) <= 1
+        known = sorted(firsts)
+        self.is_simple = len(known) <= 1
         self._seqs = [seq for seq, _ in breaks]
-        self._limits = []
-        for _, attempt in breaks:
-            # An attempt without a point of its own ends where a later one begins.
-            later = [limit for at, limit in limits.items() if at >= attempt]
-            self._limits.append(limits.get(attempt, max(later, default=math.inf)))
+        # Attempt number n, and one without points in front of it, end at ends[n].
+        starts = (first for _, first in reversed(known))
+        ends = list(itertools.accumulate(starts, min, initial=math.inf))[::-1]
+        attempts = [attempt for attempt, _ in known]
+        self._limits = [
+            ends[bisect.bisect_right(attempts, attempt)] for _, attempt in breaks
+        ]
 
     def counts(self, seq: int, step: int) -> bool:
         """Return whether a point counts."""

@@ -184,6 +184,31 @@ def test_attempts_are_read_by_the_same_rule(
         assert other_one == summary
 
 
+def test_a_checkpoint_of_an_attempt_without_metrics_counts_up_to_the_next(tmp_path):
+    experiment = make_experiment(tmp_path)
+    with experiment.create_run("a"):
+        log_events.MetricEvent("net", "t", 1, {"loss": 1.0})
+    for epoch in (2, 4):
+        with experiment.create_run("a", resume=True):
+            log_events.SaveModelEvent("net", "checkpoint", f"{epoch}.pt", epoch)
+    with experiment.create_run("a", resume=True):
+        for epoch, loss in ((3, 3.0), (4, 0.5)):
+            log_events.MetricEvent("net", "t", epoch, {"loss": loss})
+
+    for place in (tmp_path, tmp_path / "drytrack.db"):
+        (run,) = drytrack.open_store(place).runs()
+        (summary,) = run.summaries({"loss": "lower"})
+        assert (summary.best_at, summary.checkpoint) == (4, None)
+    with experiment.create_run("a", resume=True):
+        log_events.MetricEvent("net", "t", 5, {"loss": 0.4})
+        log_events.SaveModelEvent("net", "checkpoint", "5.pt", 5)
+
+    for place in (tmp_path, tmp_path / "drytrack.db"):
+        (run,) = drytrack.open_store(place).runs()
+        (summary,) = run.summaries({"loss": "lower"})
+        assert (summary.best_at, summary.checkpoint.location) == (5, "5.pt")
+
+
 def test_goals_edits_and_deletions_go_to_the_database(stores):
     journals, database = stores
     run = database.runs("E")[1]
