@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -32,8 +31,6 @@ from drytrack.core.exceptions import (
 )
 from drytrack.trackers import _sql_schema
 from drytrack.trackers._sql_insert import Inserter
-
-T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 10.0
 """How long a writer waits for another process to commit."""
@@ -116,10 +113,10 @@ class Database:
                 yield connection
                 self._end(connection, "COMMIT")
             except sa.exc.SQLAlchemyError as error:
-                self.drop_connection()
+                self._drop_connection()
                 raise StorageError(self._explain(error, _CURE)) from error
             except BaseException:
-                self.drop_connection()
+                self._drop_connection()
                 raise
 
     @contextlib.contextmanager
@@ -141,15 +138,6 @@ class Database:
         except (sa.exc.SQLAlchemyError, sqlite3.Error) as error:
             raise StorageError(self._explain(error, "Try again later.")) from error
 
-    def drop_connection(self) -> None:
-        """Forget the connection: a new one is opened when next needed."""
-        connection, self._writer = self._writer, None
-        if connection is not None:
-            with contextlib.suppress(Exception):  # it may be broken already
-                connection.invalidate()
-            with contextlib.suppress(Exception):
-                connection.close()
-
     def release(self) -> None:
         """Give up one use; the last one closes what is open."""
         with _lock:
@@ -161,8 +149,8 @@ class Database:
                     del _open[key]
         with self.lock:
             connection, self._writer = self._writer, None
-            with contextlib.suppress(sa.exc.SQLAlchemyError):
-                if connection is not None:
+            if connection is not None:
+                with contextlib.suppress(sa.exc.SQLAlchemyError):  # its server is gone
                     connection.close()
             if self._is_owned:
                 self.engine.dispose()
@@ -188,9 +176,17 @@ class Database:
                 cure = remedy
         return f"{_sql_schema.describe(self.engine)} refuses: {reason}. {cure}"
 
+    def _drop_connection(self) -> None:
+        """Forget the connection: a new one is opened when next needed."""
+        connection, self._writer = self._writer, None
+        if connection is not None:
+            for let_go in (connection.invalidate, connection.close):
+                with contextlib.suppress(Exception):  # it may be broken already
+                    let_go()
+
     def _connect(self) -> sa.Connection:
         if self._writer is not None and self._file_id != self._read_file_id():
-            self.drop_connection()  # the file was deleted or replaced
+            self._drop_connection()  # the file was deleted or replaced
         if self._writer is None:
             if self.path is not None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +199,7 @@ class Database:
                     self._set_up_sqlite(self._writer)
                 self._prepare(self._writer)
             except BaseException:
-                self.drop_connection()
+                self._drop_connection()
                 raise
             self._file_id = self._read_file_id()
             self.generation += 1
@@ -254,7 +250,7 @@ class Database:
             if name in ("mysql", "mariadb"):
                 connection.exec_driver_sql("SELECT RELEASE_LOCK('drytrack')")
         except BaseException:
-            with contextlib.suppress(sa.exc.SQLAlchemyError):
+            with contextlib.suppress(sa.exc.SQLAlchemyError):  # what failed is told
                 self._end(connection, "ROLLBACK")
             raise
         self._end(connection, "COMMIT")

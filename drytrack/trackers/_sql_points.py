@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from drytrack.core._codec import dumps, encode
 from drytrack.core._history import Attempt
 from drytrack.trackers import _sql_schema, _sql_summary
+from drytrack.trackers._sql_curves import AttemptRule
 from drytrack.trackers._sql_summary import (
     Summary,
     is_ascending,
@@ -115,8 +116,7 @@ class PointWriter:
         self._stale: dict[int, tuple[str, str]] = {}
 
     def load(self, connection: sa.Connection, run_id: int) -> None:
-        """Read what the database has of a run."""
-        self.__init__(self._inserter)  # type: ignore[misc]  # forget everything
+        """Read what the database has of a run; called once."""
         self._run_id = run_id
         spans = _sql_schema.spans
         for row in connection.execute(spans.select().where(spans.c.run_id == run_id)):
@@ -210,11 +210,6 @@ class PointWriter:
         table = _sql_schema.series_summaries
         self._inserter.insert(connection, table, _sql_summary.COLUMNS, rows, "replace")
 
-    @property
-    def has_stale(self) -> bool:
-        """Whether a summary is behind its points."""
-        return bool(self._stale)
-
     # -- inside ------------------------------------------------------------------
 
     def _add_series(
@@ -295,13 +290,10 @@ class PointWriter:
             .execution_options(yield_per=10_000)
         )
         span = self._spans.get((model, axis), {})
-        limits = []
-        for first_seq, attempt in breaks(model):
-            later = (step for other, step in span.items() if other > attempt)
-            limits.append((first_seq, float(min(later, default=math.inf))))
+        rule = AttemptRule(breaks(model), span.items())
         found = connection.execute(query)
         points = ((step, seq, join_float(v, odd)) for step, seq, v, odd in found)
-        summary.rebuild(points, limits)
+        summary.rebuild(points, rule.counts)
 
 
 def _lay_out(

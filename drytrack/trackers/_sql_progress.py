@@ -42,7 +42,7 @@ class Progress:
     def load(
         self, connection: sa.Connection, run_id: int, text: str | None, seq: int
     ) -> None:
-        """Read what the database has of a run.
+        """Read what the database has of a run; called once.
 
         Args:
             connection: The database.
@@ -50,7 +50,6 @@ class Progress:
             text: What `dump` had returned.
             seq: The newest sequence number in the database.
         """
-        self.__init__()  # type: ignore[misc]  # forget everything
         table = schema.attempts
         query = table.select().where(table.c.run_id == run_id)
         for row in connection.execute(query):

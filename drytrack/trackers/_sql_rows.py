@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drytrack.core import _media, log_events
 from drytrack.core._atomic import replace_file
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from drytrack.trackers._sql_insert import Conflict
-
-MediaMode = Literal["files", "bytes"]
 
 _VALUES = ("name_key", "name", "value", "number", "seq")
 _AT_STEP = ("seq", "source", "name", "step")
@@ -211,15 +209,16 @@ class RowMaker:
     def _image(
         self, event: log_events.ImageEvent | log_events.FigureEvent, seq: int
     ) -> Iterator[Row]:
-        is_image = isinstance(event, log_events.ImageEvent)
-        media = event.image if is_image else event.figure  # type: ignore[union-attr]  # one of the two
+        if isinstance(event, log_events.ImageEvent):
+            kind, media = "image", event.image
+        else:
+            kind, media = "figure", event.figure
         if not isinstance(media, MediaFile):
             media = MediaFile("png", _media.png(media))
         ending = "json" if media.format == "plotly" else media.format
         name, row = self._store.put(media.data, ending)
         yield row
         columns = (*_AT_STEP, "kind", "caption", "hash")
-        kind = "image" if is_image else "figure"
         caption = event.caption and clean(event.caption)
         yield Row(schema.images, columns, (*_at(event, seq), kind, caption, name))
 

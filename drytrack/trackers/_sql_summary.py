@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 COLUMNS = (
@@ -25,9 +25,6 @@ COLUMNS = (
     "mean",
     "stale",
 )
-
-Limits = Sequence[tuple[int, float]]
-"""First seq of each attempt, and the first step that no longer counts; ascending."""
 
 _CHUNK = 10_000
 
@@ -143,19 +140,23 @@ class Summary:
         # Shares, not a sum, which the largest floats would overflow.
         self.mean = self.mean * (1 - share) + _mean(values) * share
 
-    def rebuild(self, points: Iterable[tuple[int, int, float]], limits: Limits) -> None:
+    def rebuild(
+        self,
+        points: Iterable[tuple[int, int, float]],
+        counts: Callable[[int, int], bool],
+    ) -> None:
         """Start anew from all points.
 
         Args:
             points: Step, seq and value, ordered by step and seq.
-            limits: Which of them count.
+            counts: Tells by seq and step whether a point counts.
         """
         self.clear()
         self.stale = False
         self.changed = True
         chosen: dict[int, float] = {}
         for step, seq, value in points:
-            if counts(limits, seq, step):
+            if counts(seq, step):
                 if len(chosen) >= _CHUNK and step not in chosen:
                     self.extend(list(chosen), list(chosen.values()))
                     chosen.clear()
@@ -165,9 +166,6 @@ class Summary:
 
     def row(self) -> tuple[Any, ...]:
         """Return the values of `COLUMNS`."""
-        has = self.n_finite > 0 and self.least is not None and self.largest is not None
-        least = self.least if has and self.least else (None, None)
-        largest = self.largest if has and self.largest else (None, None)
         return (
             self.series_id,
             self.n,
@@ -176,9 +174,9 @@ class Summary:
             *split_float(self.first[1]),
             self.last[0],
             *split_float(self.last[1]),
-            *least,
-            *largest,
-            self.mean if has else None,
+            *(self.least or (None, None)),
+            *(self.largest or (None, None)),
+            self.mean if self.n_finite else None,
             int(self.stale),
         )
 
@@ -193,11 +191,3 @@ def _mean(values: Sequence[float]) -> float:
 def is_ascending(steps: Sequence[int]) -> bool:
     """Return whether every step is above the one before it."""
     return all(map(operator.lt, steps, itertools.islice(steps, 1, None)))
-
-
-def counts(limits: Limits, seq: int, step: int) -> bool:
-    """Return whether a point counts by the attempt rule."""
-    for first_seq, limit in reversed(limits):
-        if seq >= first_seq:
-            return step < limit
-    return True

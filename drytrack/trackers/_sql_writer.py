@@ -50,6 +50,10 @@ if TYPE_CHECKING:
 MAX_BUFFERED = 20_000
 """Points after which a transaction is made at once, so that memory is bounded."""
 
+_Timed = (
+    MetricEvent | StepMetricEvent | StartEpochEvent | EndEpochEvent | LoadModelEvent
+)
+
 _Place = tuple[sa.Table, tuple[str, ...], Any]
 
 
@@ -66,7 +70,7 @@ class _Buffer:
         final: Whether the run has ended.
     """
 
-    timeline: list[tuple[int, int, Event]] = dataclasses.field(default_factory=list)
+    timeline: list[tuple[int, int, _Timed]] = dataclasses.field(default_factory=list)
     rows: list[Row] = dataclasses.field(default_factory=list)
     changes: dict[str, Any] = dataclasses.field(default_factory=dict)
     n_points: int = 0
@@ -311,7 +315,9 @@ class RunWriter:
         names = ("experiment_id", "name_key", "metric", "better")
         insert(connection, schema.goals, names, goals, "replace")
         self._run_id = found.id
+        self._points = PointWriter(self._database.inserter)
         self._points.load(connection, found.id)
+        self._progress = Progress()
         self._progress.load(connection, found.id, found.progress, found.last_seq)
         for row in self._buffer.rows:
             if row.table is schema.attempts:
@@ -364,7 +370,7 @@ class RunWriter:
                     extra.append(progress.rewind(seq, event))
                 continue
             else:
-                progress.see_epoch(event.model_name, event.epoch)  # type: ignore[attr-defined]  # StartEpochEvent or EndEpochEvent
+                progress.see_epoch(event.model_name, event.epoch)
                 continue
             bucket = buckets.get(group)
             if bucket is None:
@@ -390,13 +396,11 @@ class RunWriter:
 
     def _write_rows(self, connection: sa.Connection, rows: list[Row]) -> None:
         groups: dict[_Place, list[tuple[Any, ...]]] = {}
-        for table, columns, values, conflict in rows:
-            if "run_id" in table.c:
-                columns, values = (
-                    ("run_id", *columns),
-                    (self._run_id, *values),
-                )  # of this row
-            groups.setdefault((table, columns, conflict), []).append(values)
+        for row in rows:
+            columns, values = row.columns, row.values
+            if "run_id" in row.table.c:
+                columns, values = ("run_id", *columns), (self._run_id, *values)
+            groups.setdefault((row.table, columns, row.conflict), []).append(values)
         for (table, columns, conflict), group in groups.items():
             if conflict != "ignore":
                 # No server updates the same row twice in one statement.
