@@ -274,15 +274,9 @@ class CSVDumper(Dumper, MetricLoader):
     def load_metrics(
         self, model_name: str, max_epoch: int = -1, *, axis: str = "epoch"
     ) -> SourcedMetrics:
-        """Load metrics of the current run, or the last one, by the attempt rule.
+        """Load metrics of the current run, or the last one.
 
-        Args:
-            model_name: Name of the model; "" for step metrics without one.
-            max_epoch: The last epoch (or step) to load; negative for all.
-            axis: ``"epoch"``, ``"step"``, or another axis of step metrics.
-
-        Returns:
-            Source → metric → its epochs or steps and its values.
+        See `MetricLoader.load_metrics`.
 
         Raises:
             AccessOutsideScopeError: If the dumper has watched no run.
