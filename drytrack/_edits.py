@@ -11,7 +11,7 @@ from __future__ import annotations
 import pathlib
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drytrack.core import _record
@@ -23,27 +23,17 @@ MAX_NOTES = 1_000_000
 """Characters of notes; the record is read whole by everyone who lists runs."""
 
 
-def edit(
-    folder: pathlib.Path,
-    *,
-    name: str | None = None,
-    notes: str | None = None,
-    tags: Sequence[str] | None = None,
-) -> None:
-    """Change what a run is called and labelled; what is None stays.
+def edit(folder: pathlib.Path, changes: Mapping[str, Any]) -> None:
+    """Change what a run is called and labelled.
 
     Args:
         folder: The run's folder.
-        name: What it is called; "" for its id.
-        notes: Text about it.
-        tags: All labels.
+        changes: What `check` has returned.
 
     Raises:
         RecordError: If the record cannot be read.
-        InvalidNameError: If a name or tag cannot be kept.
         StorageError: If it cannot be written.
     """
-    changes = check(name=name, notes=notes, tags=tags)
     record = _record.read_record(folder)
     try:
         _record.check_free(record)
@@ -58,7 +48,12 @@ def edit(
 def check(
     *, name: str | None, notes: str | None, tags: Sequence[str] | None
 ) -> dict[str, Any]:
-    """Return the entries of a record that are to be changed.
+    """Return the entries of a record that are to be changed; what is None stays.
+
+    Args:
+        name: What the run is called; "" for its id.
+        notes: Text about it.
+        tags: All labels.
 
     Raises:
         InvalidNameError: If a name or tag cannot be kept.

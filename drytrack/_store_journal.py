@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from drytrack import _digest, _edits
@@ -12,7 +12,6 @@ from drytrack.core import _record
 from drytrack.core._atomic import replace_file
 from drytrack.core._names import check_name
 from drytrack.core._record import RunRecord
-from drytrack.core.exceptions import ConfigurationError
 from drytrack.core.journal import JournalReader
 from drytrack.store import BATCH, Store, StoredRun, list_experiments, meets_all, runs
 
@@ -62,16 +61,7 @@ class JournalStore(Store):
             return {}
         return {str(metric): better for metric, better in data.items()}
 
-    def set_goal(self, experiment: str, metric: str, better: Better | None) -> None:
-        """Declare which values of a metric are better; see `Store.set_goal`.
-
-        Raises:
-            ConfigurationError: If ``better`` is something else.
-            StorageError: If it cannot be written.
-        """
-        if better not in ("lower", "higher", None):
-            msg = f"better is {better!r}. Pass 'lower', 'higher' or None."
-            raise ConfigurationError(msg)
+    def _keep_goal(self, experiment: str, metric: str, better: Better | None) -> None:
         known = self.goals(experiment)
         known.pop(metric, None)
         if better is not None:
@@ -115,10 +105,8 @@ class JournalRun(StoredRun):
         self.id = record.id
         self.uuid = record.uuid
         self.experiment = record.experiment
-        self.name = str(data.get("name") or record.id)
         self.status = record.status
         self.tags = record.tags
-        self.notes = str(data.get("notes") or "")
         self.created = float(data.get("created", 0.0))
         self.started = _time_in(attempts[0], "started") if attempts else None
         self.ended = _time_in(attempts[-1], "ended") if attempts else None
@@ -152,24 +140,6 @@ class JournalRun(StoredRun):
         """Return the saved models, in order."""
         return [found for found, _ in self.digest().saved]
 
-    def summaries(
-        self, better: Mapping[str, Better] | None = None
-    ) -> list[SeriesSummary]:
-        """Return the summary of each series; see `StoredRun.summaries`."""
-        known = self.digest()
-        declared = {**self._goals(), **(better or {})}
-        found = []
-        for summary in known.series.values():
-            if not summary.count:
-                continue  # all its points belong to an older attempt
-            summary.better = declared.get(summary.key.metric)
-            summary.checkpoint = None
-            if summary.key.axis == "epoch" and summary.best_at is not None:
-                model = summary.key.model
-                summary.checkpoint = known.find_checkpoint(model, summary.best_at)
-            found.append(summary)
-        return found
-
     def read_points(
         self, wanted: Sequence[SeriesKey]
     ) -> Iterator[tuple[SeriesKey, list[int], list[float]]]:
@@ -191,20 +161,22 @@ class JournalRun(StoredRun):
                 parts, held = {}, 0
         yield from ((key, *part) for key, part in parts.items())
 
-    def edit(
-        self,
-        *,
-        name: str | None = None,
-        notes: str | None = None,
-        tags: Sequence[str] | None = None,
-    ) -> None:
-        """Change what the run is called and labelled; see `StoredRun.edit`."""
-        _edits.edit(self.path, name=name, notes=notes, tags=tags)
-        self._take(_record.read_record(self.path))
-
     def delete(self) -> None:
         """Delete the run's folder; what trackers wrote elsewhere stays."""
         _edits.delete(self.path)
+
+    def _read_goals(self) -> Mapping[str, Better]:
+        return self._goals()
+
+    def _read_summaries(self) -> Iterable[SeriesSummary]:
+        return self.digest().series.values()
+
+    def _find_checkpoint(self, model: str, epoch: int) -> Checkpoint | None:
+        return self.digest().find_checkpoint(model, epoch)
+
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        _edits.edit(self.path, changes)
+        self._take(_record.read_record(self.path))
 
 
 def _time_in(entry: Mapping[str, Any], key: str) -> float | None:

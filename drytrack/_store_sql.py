@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import pathlib
@@ -91,16 +90,7 @@ class SQLStore(Store):
         with self.database.read() as connection:
             return _read_goals(connection).get(experiment, {})
 
-    def set_goal(self, experiment: str, metric: str, better: Better | None) -> None:
-        """Declare which values of a metric are better; see `Store.set_goal`.
-
-        Raises:
-            ConfigurationError: If ``better`` is something else, or there is no
-                such experiment.
-        """
-        if better not in ("lower", "higher", None):
-            msg = f"better is {better!r}. Pass 'lower', 'higher' or None."
-            raise ConfigurationError(msg)
+    def _keep_goal(self, experiment: str, metric: str, better: Better | None) -> None:
         goals, experiments = schema.goals, schema.experiments
         with self.database.write() as connection:
             found = connection.execute(
@@ -154,16 +144,6 @@ class SQLRun(StoredRun):
         self.error = None if error is None else read_json(error)
         self.status = status if status != "running" else self._find_status()
 
-    @functools.cached_property
-    def name(self) -> str:  # type: ignore[override]  # it can be set
-        """What it is called; its id where it was given no name."""
-        return str(self.record.get("name") or self.id)
-
-    @functools.cached_property
-    def notes(self) -> str:  # type: ignore[override]  # it can be set
-        """Text about it; may be empty."""
-        return str(self.record.get("notes") or "")
-
     @property
     def record(self) -> Mapping[str, Any]:
         """What ``record.json`` had held when an attempt last started or ended."""
@@ -189,30 +169,6 @@ class SQLRun(StoredRun):
         """Return the saved models, in order."""
         return [found for found, _ in self._shelf.saved(self._row.id)]
 
-    def summaries(
-        self, better: Mapping[str, Better] | None = None
-    ) -> list[SeriesSummary]:
-        """Return the summary of each series; see `StoredRun.summaries`."""
-        declared = {**self._goals, **(better or {})}
-        found = []
-        for entry in self._shelf.series(self._row.id):
-            summary = entry.summary
-            if entry.stale:
-                summary = SeriesSummary(summary.key)
-                for _, steps, values in self.read_points([summary.key]):
-                    for step, value in zip(steps, values, strict=True):
-                        summary.add(step, value)
-                entry.summary, entry.stale = summary, False
-            if not summary.count:
-                continue  # all its points belong to an older attempt
-            key = summary.key
-            summary.better = declared.get(key.metric)
-            summary.checkpoint = None
-            if key.axis == "epoch" and summary.best_at is not None:
-                summary.checkpoint = self._find_checkpoint(key.model, summary.best_at)
-            found.append(summary)
-        return found
-
     def read_points(
         self, wanted: Sequence[SeriesKey]
     ) -> Iterator[tuple[SeriesKey, list[int], list[float]]]:
@@ -233,25 +189,18 @@ class SQLRun(StoredRun):
                 for series_id, steps, values in found:
                     yield keys[series_id], steps, values
 
-    def edit(
-        self,
-        *,
-        name: str | None = None,
-        notes: str | None = None,
-        tags: Sequence[str] | None = None,
-    ) -> None:
-        """Change what the run is called and labelled, here and in its record.
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        """Change entries of the record here, and of the file where it is at hand.
 
-        Where the record is not on this machine, the next attempt of the run
-        brings its name and notes back from there.
+        Where that is not on this machine, the next attempt of the run brings its
+        name and notes back from there.
         """
-        changes = _edits.check(name=name, notes=notes, tags=tags)
         if (local := self._find_local()) is not None:
-            _edits.edit(local.path, name=name, notes=notes, tags=tags)
+            _edits.edit(local.path, changes)
         run_id = self._row.id
         record = {**self.record, **changes}
         with self._store.database.write() as connection:
-            if tags is not None:
+            if "tags" in changes:
                 table = schema.tags
                 connection.execute(table.delete().where(table.c.run_id == run_id))
                 rows = [(run_id, schema.name_key(t), t) for t in changes["tags"]]
@@ -264,8 +213,6 @@ class SQLRun(StoredRun):
                 .values(record=text)
             )
         self._record = record
-        self.name = str(record.get("name") or self.id)
-        self.notes = str(record.get("notes") or "")
         self.tags = changes.get("tags", self.tags)
 
     def delete(self) -> None:
@@ -281,13 +228,25 @@ class SQLRun(StoredRun):
             schema.delete_content(connection, run_id)
             connection.execute(schema.runs.delete().where(schema.runs.c.id == run_id))
 
+    def _read_goals(self) -> Mapping[str, Better]:
+        return self._goals
+
+    def _read_summaries(self) -> Iterator[SeriesSummary]:
+        for entry in self._shelf.series(self._row.id):
+            if entry.stale:
+                summary = SeriesSummary(entry.summary.key)
+                for _, steps, values in self.read_points([summary.key]):
+                    for step, value in zip(steps, values, strict=True):
+                        summary.add(step, value)
+                entry.summary, entry.stale = summary, False
+            yield entry.summary
+
     def _rule(self, model: str, axis: str) -> AttemptRule:
         starts, rewinds, spans = self._shelf.attempts(self._row.id)
         breaks = find_breaks(starts, rewinds, model)
         return AttemptRule(breaks, spans.get((model, axis), []))
 
     def _find_checkpoint(self, model: str, epoch: int) -> Checkpoint | None:
-        """Return the newest checkpoint of an epoch that still counts."""
         rule = self._rule(model, "epoch")
         for found, seq in reversed(self._shelf.saved(self._row.id)):
             if (found.model, found.epoch) == (model, epoch) and rule.counts(seq, epoch):

@@ -13,10 +13,11 @@ A store is a folder of recorded runs, whose journals are read, or a database.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import operator
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from drytrack import _conditions
@@ -25,7 +26,7 @@ from drytrack._frames import Kind, Table, one_batch
 from drytrack._summaries import Better, Checkpoint, SeriesKey, SeriesSummary
 from drytrack.core import _record
 from drytrack.core._record import RunRecord
-from drytrack.core.exceptions import RunNotFoundError
+from drytrack.core.exceptions import ConfigurationError, RunNotFoundError
 from drytrack.trackers.base import MetricLoader, Series, SourcedMetrics
 
 if TYPE_CHECKING:
@@ -104,12 +105,10 @@ class StoredRun(abc.ABC):
         id: Id of the run, unique in its experiment.
         uuid: Id of the run, unique in the world.
         experiment: Name of the experiment.
-        name: What it is called; its id where it was given no name.
         status: ``created``, ``running``, ``completed``, ``failed`` or
             ``interrupted``; ``crashed`` where its process is gone, ``stalled``
             where its promised check-in is overdue.
         tags: Labels.
-        notes: Text about it; may be empty.
         created: When it was created, in seconds since the epoch.
         started: When its first attempt started, or None.
         ended: When its newest attempt ended, or None.
@@ -121,10 +120,8 @@ class StoredRun(abc.ABC):
     id: str
     uuid: str
     experiment: str
-    name: str
     status: str
     tags: list[str]
-    notes: str
     created: float
     started: float | None
     ended: float | None
@@ -141,6 +138,16 @@ class StoredRun(abc.ABC):
     def record(self) -> Mapping[str, Any]:
         """Everything that was recorded of the run's surroundings."""
 
+    @property
+    def name(self) -> str:
+        """What it is called; its id where it was given no name."""
+        return str(self.record.get("name") or self.id)
+
+    @property
+    def notes(self) -> str:
+        """Text about it; may be empty."""
+        return str(self.record.get("notes") or "")
+
     @abc.abstractmethod
     def params(self) -> dict[str, Any]:
         """Return configuration and parameters, nested names joined by dots."""
@@ -153,7 +160,6 @@ class StoredRun(abc.ABC):
     def checkpoints(self) -> list[Checkpoint]:
         """Return the saved models, in order."""
 
-    @abc.abstractmethod
     def summaries(
         self, better: Mapping[str, Better] | None = None
     ) -> list[SeriesSummary]:
@@ -163,6 +169,12 @@ class StoredRun(abc.ABC):
             better: Metric → ``"lower"`` or ``"higher"``, besides what has been
                 declared by `Store.set_goal`.
         """
+        declared = {**self._read_goals(), **(better or {})}
+        return [
+            self._judge(summary, declared.get(summary.key.metric))
+            for summary in self._read_summaries()
+            if summary.count  # else all its points belong to an older attempt
+        ]
 
     @abc.abstractmethod
     def read_points(
@@ -177,7 +189,6 @@ class StoredRun(abc.ABC):
             Series, steps and values; those of one series are in their order.
         """
 
-    @abc.abstractmethod
     def edit(
         self,
         *,
@@ -196,6 +207,9 @@ class StoredRun(abc.ABC):
             InvalidNameError: If a name or tag cannot be kept.
             StorageError: If it cannot be written.
         """
+        from drytrack import _edits
+
+        self._change(_edits.check(name=name, notes=notes, tags=tags))
 
     @abc.abstractmethod
     def delete(self) -> None:
@@ -280,6 +294,31 @@ class StoredRun(abc.ABC):
     def summary(self, better: Mapping[str, Better] | None = None) -> Table:
         """Return the summaries as a table; see `RunSet.summary`."""
         return RunSet([self]).summary(better)
+
+    @abc.abstractmethod
+    def _read_goals(self) -> Mapping[str, Better]:
+        """Return what is declared for the experiment."""
+
+    @abc.abstractmethod
+    def _read_summaries(self) -> Iterable[SeriesSummary]:
+        """Return the summary of each series, which others may hold as well."""
+
+    @abc.abstractmethod
+    def _find_checkpoint(self, model: str, epoch: int) -> Checkpoint | None:
+        """Return the newest checkpoint of an epoch that still counts."""
+
+    @abc.abstractmethod
+    def _change(self, changes: Mapping[str, Any]) -> None:
+        """Change these entries of the record; see `edit`."""
+
+    def _judge(self, summary: SeriesSummary, better: Better | None) -> SeriesSummary:
+        """Return a summary that knows what is best; the one given stays as it is."""
+        if better is None:
+            return summary
+        judged = dataclasses.replace(summary, better=better)
+        if judged.key.axis == "epoch" and judged.best_at is not None:
+            judged.checkpoint = self._find_checkpoint(judged.key.model, judged.best_at)
+        return judged
 
 
 class RunSet(Sequence[StoredRun]):
@@ -430,7 +469,6 @@ class Store(abc.ABC):
     def goals(self, experiment: str) -> dict[str, Better]:
         """Return what is declared: metric → ``lower`` or ``higher`` is better."""
 
-    @abc.abstractmethod
     def set_goal(self, experiment: str, metric: str, better: Better | None) -> None:
         """Declare which values of a metric are better.
 
@@ -438,7 +476,20 @@ class Store(abc.ABC):
             experiment: Name of the experiment.
             metric: The metric.
             better: ``"lower"`` or ``"higher"``; None to declare nothing.
+
+        Raises:
+            ConfigurationError: If ``better`` is something else, or a database has
+                no such experiment.
+            StorageError: If it cannot be written.
         """
+        if better not in ("lower", "higher", None):
+            msg = f"better is {better!r}. Pass 'lower', 'higher' or None."
+            raise ConfigurationError(msg)
+        self._keep_goal(experiment, metric, better)
+
+    @abc.abstractmethod
+    def _keep_goal(self, experiment: str, metric: str, better: Better | None) -> None:
+        """Keep what `set_goal` was told."""
 
 
 def meets_all(run: StoredRun, query: Query) -> bool:
@@ -563,15 +614,7 @@ class JournalLoader(MetricLoader):
     def load_metrics(
         self, model_name: str, max_epoch: int = -1, *, axis: str = "epoch"
     ) -> SourcedMetrics:
-        """Load the metrics of a model by the attempt rule.
-
-        Args:
-            model_name: Name of the model; "" for step metrics without one.
-            max_epoch: The last epoch (or step) to load; negative for all.
-            axis: ``"epoch"``, ``"step"``, or another axis of step metrics.
-
-        Returns:
-            Source → metric → its epochs or steps and its values.
+        """Load the metrics of a model; see `MetricLoader.load_metrics`.
 
         Raises:
             JournalError: If there is no journal, or a newer version wrote it.

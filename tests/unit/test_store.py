@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -193,7 +194,9 @@ def test_a_summary_says_where_the_extremes_are(tmp_path):
 def test_a_goal_can_be_declared_changed_and_withdrawn(store):
     (first, *_) = store.runs()
     assert first.summaries()[0].best is None
-    assert first.summaries({"loss": "higher"})[0].best_at == 1
+    (higher,), (lower,) = map(first.summaries, ({"loss": "higher"}, {"loss": "lower"}))
+    assert (higher.best_at, higher.checkpoint.location) == (1, "1.pt")
+    assert (lower.best_at, lower.checkpoint.location) == (3, "3.pt")
 
     store.set_goal("E", "loss", "lower")
     assert store.goals("E") == {"loss": "lower"}
@@ -391,8 +394,6 @@ def test_files_hold_every_float_in_full(tmp_path):
     text, lines = io.StringIO(newline=""), io.StringIO()
     assert table.to_csv(text) == table.to_jsonl(lines) == 3
     table.to_parquet(tmp_path / "f.parquet")
-
-    import pandas as pd
 
     assert [row.rsplit(",", 1)[1] for row in text.getvalue().split()[1:]] == [
         "0.30000000000000004",
