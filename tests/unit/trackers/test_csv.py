@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import datetime
 import errno
 import json
 import math
 import os
 import pathlib
-import struct
 import subprocess
 import sys
 import tempfile
@@ -19,6 +17,16 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tracker_events import (
+    NOW,
+    bits,
+    exact,
+    load_model,
+    metric,
+    start,
+    step_metric,
+    stop,
+)
 
 import drytrack
 from drytrack.core import log_events
@@ -33,48 +41,6 @@ from drytrack.testing import TrackerContract
 from drytrack.trackers import _csv_series
 from drytrack.trackers.base import MemoryMetrics, Series
 from drytrack.trackers.csv import MAX_OPEN_FILES, CSVDumper
-
-NOW = datetime.datetime(2026, 11, 20, 23, 12, 1)
-
-
-def start(par_dir, config=None, **fields):
-    fields = {"run_ts": NOW, "run_id": "run", **fields}
-    return log_events.StartExperimentEvent.unpublished(
-        config, "Digits", par_dir=pathlib.Path(par_dir), **fields
-    )
-
-
-def stop(**summary):
-    return log_events.StopExperimentEvent.unpublished("Digits", "run", summary=summary)
-
-
-def metric(epoch, metrics, model="mlp", source="train"):
-    return log_events.MetricEvent.unpublished(model, source, epoch, metrics)
-
-
-def step_metric(step, metrics, context=(), axis="step", model="mlp", source="train"):
-    return log_events.StepMetricEvent.unpublished(
-        source, step, metrics, dict(context), axis, model
-    )
-
-
-def load_model(epoch, model="mlp"):
-    return log_events.LoadModelEvent.unpublished(model, "checkpoint", "file", epoch)
-
-
-def bits(value):
-    """Return what tells floats apart, all NaN being one."""
-    return "nan" if math.isnan(value) else struct.pack("d", value)
-
-
-def exact(loaded):
-    return {
-        source: {
-            name: [(step, bits(value)) for step, value in zip(*series, strict=True)]
-            for name, series in metrics.items()
-        }
-        for source, metrics in loaded.items()
-    }
 
 
 @pytest.fixture
@@ -227,9 +193,7 @@ class TestFiles:
             for source in range(n)
         }
 
-    @pytest.mark.skipif(
-        not pathlib.Path("/proc/self/fd").exists(), reason="only Linux lists them"
-    )
+    @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists open files")
     def test_few_files_are_open_in_a_run_and_none_after_it(self, tmp_path):
         descriptors = pathlib.Path("/proc/self/fd")
 

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import datetime
 import math
-import pathlib
 import sys
 
 import pytest
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tracker_events import NOW, start
 
 import drytrack
 from drytrack.core import log_events
@@ -16,7 +15,6 @@ from drytrack.core.exceptions import MissingDependencyError
 from drytrack.testing import TrackerContract
 from drytrack.trackers.yaml import YamlDumper
 
-NOW = datetime.datetime(2026, 11, 20, 23, 12, 1)
 ARCHITECTURE = "MLP(\n  (0): Linear(64, 32) \n\t(1): ReLU()\n)"
 
 # What makes a text hard to write, more often than chance would have it.
@@ -33,12 +31,6 @@ PLAIN = st.recursive(
     ),
     max_leaves=15,
 )
-
-
-def start(par_dir, config=None, **fields):
-    return log_events.StartExperimentEvent.unpublished(
-        config, "Digits", NOW, "run", par_dir=pathlib.Path(par_dir), **fields
-    )
 
 
 def register_model(name="mlp", text=ARCHITECTURE):
