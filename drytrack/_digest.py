@@ -305,7 +305,7 @@ def _read_on(folder: pathlib.Path, known: Digest | None) -> tuple[Digest | None,
 def _state_of(folder: pathlib.Path) -> list[Any] | None:
     """Return what tells whether a journal has changed."""
     for name in (journal.FILE, journal.COMPACT_FILE):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it has the other name, or none yet
             found = (folder / name).stat()
             return [name, found.st_size, found.st_mtime_ns]
     return None

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from drytrack import _doctor
 from drytrack._doctor import Problem
-from drytrack._store_journal import JournalStore
+from drytrack._store_journal import JournalRun, JournalStore
 from drytrack._store_sql import SQLStore
 from drytrack.core import _record
 from drytrack.core.exceptions import (
@@ -148,7 +148,7 @@ class StoreDoctor:
             known = self._n_points.get(run.uuid, 0)
             texts.append(f"it has {known} points, the journal {n_points}")
         elif whole and not texts:
-            texts += _compare(run, JournalStore(folder).open_run(record))
+            texts += _compare(run, JournalRun(record, dict))
         return [Problem("store", text, repairable=whole) for text in texts]
 
     def set_aside(self) -> pathlib.Path | None:
@@ -163,7 +163,7 @@ class StoreDoctor:
             target = self._file.with_name(f"{self._file.name}{DAMAGED}{number}")
         for suffix in ("-wal", "-shm"):
             beside = self._file.with_name(self._file.name + suffix)
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # not always there
                 beside.replace(target.with_name(target.name + suffix))
         self._file.replace(target)
         return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 
+import pandas as pd
 import pytest
 import sqlalchemy as sa
 from hypothesis import given, settings
@@ -99,8 +100,6 @@ def test_the_same_runs_have_the_same_to_show(stores):
             )
             for found in (journals, database)
         ]
-        import pandas as pd
-
         pd.testing.assert_frame_equal(*frames)
 
 

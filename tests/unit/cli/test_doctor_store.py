@@ -161,9 +161,8 @@ def test_runs_that_a_named_database_lacks_are_put_there(cli, told, recorded, tmp
         ("store", True, True),
     ]
     assert [run.id for run in drytrack.open_store(other).runs()] == ["c"]
-    assert "Digits/a: store: it does not have" in cli(
-        "doctor", "--store", other, code=1
-    ).stdout  # fmt: skip
+    said = cli("doctor", "--store", other, code=1).stdout
+    assert "Digits/a: store: it does not have" in said
 
 
 def test_a_lost_record_gets_its_uuid_from_the_database(told, recorded, tmp_path):
