@@ -19,6 +19,7 @@ from drytrack.core import _codec
 from drytrack.core._history import Attempt, series_name
 from drytrack.core.exceptions import JournalError
 from drytrack.trackers import _sql_schema as schema
+from drytrack.trackers._sql_read import read_context
 from drytrack.trackers._sql_summary import join_float
 
 if TYPE_CHECKING:
@@ -176,11 +177,7 @@ def _read_entry(row: Iterable[Any]) -> SeriesEntry:
     """Return a series from its columns, `_SERIES` and `_SUMMARY`."""
     _, series_id, model, source, axis, metric, context, stale, count, *counted = row
     if context != "{}":
-        labels = {
-            key: _codec.decode(item, _codec.Blobs(bytes.fromhex, limit=1 << 20))
-            for key, item in json.loads(context).items()
-        }
-        metric = series_name(metric, labels)
+        metric = series_name(metric, read_context(context))
     key = SeriesKey(model, source, axis, metric)
     if count is None:
         return SeriesEntry(series_id, SeriesSummary(key), stale=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 Better = Literal["lower", "higher"]
@@ -130,21 +131,26 @@ _COUNTED = [
 ]
 
 
-def flatten(value: object, prefix: str = "") -> dict[str, Any]:
-    """Return nested parameters as ``optimizer.lr`` → value.
+def leaves(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield what nested parameters hold, as ``optimizer.lr`` and its value.
 
     Lists and empty mappings are values. What is no mapping is ``config``.
     """
-    if not isinstance(value, dict):
-        return {} if value is None else {prefix or "config": to_json(value)}
-    flat: dict[str, Any] = {}
+    if not isinstance(value, Mapping):
+        if value is not None:
+            yield "config", value
+        return
     for key, item in value.items():
         name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(item, dict) and item:
-            flat.update(flatten(item, name))
+        if isinstance(item, Mapping) and item:
+            yield from leaves(item, name)
         else:
-            flat[name] = to_json(item)
-    return flat
+            yield name, item
+
+
+def flatten(value: object) -> dict[str, Any]:
+    """Return the `leaves` of nested parameters as JSON can hold them."""
+    return {name: to_json(leaf) for name, leaf in leaves(value)}
 
 
 def to_json(value: object) -> Any:

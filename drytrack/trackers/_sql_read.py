@@ -72,7 +72,7 @@ def load_metrics(
     curves = read_curves(connection, list(rows), rule, max_step)
     for series_id, steps, values in curves:
         row = rows[series_id]
-        metric = series_name(row.metric, _read_context(row.context))
+        metric = series_name(row.metric, read_context(row.context))
         of_source = loaded.setdefault(row.source, {})
         curve = of_source.setdefault(metric, Series([], []))
         curve.steps.extend(steps)
@@ -100,12 +100,12 @@ def _find_rule(
         .where(spans.c.name_key == schema.name_key(model, axis))
     ).all()
     return AttemptRule(
-        find_breaks(starts, map(tuple, loads), model),
+        find_breaks(map(tuple, starts), map(tuple, loads), model),
         [((row.attempt, row.rewind), row.first_step) for row in firsts],
     )
 
 
-def _read_context(text: str) -> dict[str, Any]:
+def read_context(text: str) -> dict[str, Any]:
     """Return what `drytrack.trackers._sql_points.context_text` was given."""
     blobs = _codec.Blobs(bytes.fromhex, limit=1 << 20)
     return {key: _codec.decode(item, blobs) for key, item in json.loads(text).items()}

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from drytrack._summaries import leaves
 from drytrack.core import _media, log_events
 from drytrack.core._atomic import replace_file
 from drytrack.core._codec import blob_name, dumps, encode
@@ -140,7 +141,7 @@ class RowMaker:
 
     def values(self, table: sa.Table, value: object, seq: int) -> Iterator[Row]:
         """Yield a row for each leaf of nested data, by its dotted name."""
-        for name, leaf in flatten(value):
+        for name, leaf in leaves(value):
             rows: list[Row] = []
             text = self.json(leaf, rows)
             name = clean(name)
@@ -255,15 +256,6 @@ def clean(text: str) -> str:
     """Return text that every database takes: PostgreSQL knows no NUL."""
     text = text.replace("\0", "\ufffd") if "\0" in text else text
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the leaves of nested mappings by their dotted names."""
-    if isinstance(value, Mapping) and (value or not prefix):
-        for key, item in value.items():
-            yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))
-    elif prefix or value is not None:
-        yield prefix or "config", value
 
 
 def _number(value: object) -> float | None:

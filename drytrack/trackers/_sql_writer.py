@@ -428,7 +428,8 @@ class RunWriter:
         reader = JournalReader(folder)
         try:
             for event in reader.read(reader.find(self.committed)):
-                if event._stamp[0] > wanted:  # type: ignore[attr-defined]  # read events have one
+                assert event.stamp is not None  # as all that are read have
+                if event.stamp.seq > wanted:
                     break
                 self.take(event)
                 if self._buffer.n_points > MAX_BUFFERED // 2:
