@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import bisect
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from drytrack.core._history import Attempt
 from drytrack.core.log_events import LoadModelEvent
@@ -128,7 +129,11 @@ class Progress:
             self._counts[""] = sum(self._counts.values())
 
 
-def find_breaks(starts: Any, rewinds: Any, model: str) -> list[Break]:
+def find_breaks(
+    starts: Iterable[tuple[int, int]],
+    rewinds: Iterable[tuple[int, int, str]],
+    model: str,
+) -> list[Break]:
     """Return where each attempt of a model begins, by sequence number.
 
     Args:

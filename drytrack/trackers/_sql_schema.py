@@ -376,32 +376,42 @@ def check_version(connection: sa.Connection) -> bool:
     Raises:
         SchemaError: If they are somebody else's, older or newer.
     """
+    version = read_version(connection)
+    if version in (None, VERSION):
+        return version is not None
+    msg = (
+        f"{describe(connection.engine)} has tables of version {version}, this drytrack "
+        f"writes {VERSION}. Upgrade them: drytrack.trackers.sqlalchemy.upgrade(url)."
+    )
+    raise SchemaError(msg)
+
+
+def read_version(connection: sa.Connection) -> str | None:
+    """Return which version the tables of a database have; None without any.
+
+    Raises:
+        SchemaError: If they are somebody else's, or newer.
+    """
     found = set(sa.inspect(connection).get_table_names())
     where = describe(connection.engine)
     if VERSION_TABLE not in found:
         foreign = sorted(found & set(metadata.tables))
         if not foreign:
-            return False
+            return None
         msg = (
             f"{where} has a table {foreign[0]!r} that drytrack did not make. Choose "
             f"another database, or another schema of it."
         )
         raise SchemaError(msg)
     rows = connection.execute(sa.select(version_table.c.version_num)).scalars().all()
-    version = rows[0] if len(rows) == 1 else None
-    if version == VERSION:
-        return True
+    version: str | None = rows[0] if len(rows) == 1 else None
     if version in KNOWN_VERSIONS:
-        msg = (
-            f"{where} has tables of version {version}, this drytrack writes {VERSION}. "
-            f"Upgrade them: drytrack.trackers.sqlalchemy.upgrade(url)."
-        )
-    else:
-        msg = (
-            f"{where} has tables of version {version!r}, which this drytrack does not "
-            f"know (its own is {VERSION}): a newer one made them. Update drytrack: "
-            f"pip install -U drytrack."
-        )
+        return version
+    msg = (
+        f"{where} has tables of version {version!r}, which this drytrack does not "
+        f"know (its own is {VERSION}): a newer one made them. Update drytrack: "
+        f"pip install -U drytrack."
+    )
     raise SchemaError(msg)
 
 

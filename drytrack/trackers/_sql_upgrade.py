@@ -5,8 +5,6 @@ from __future__ import annotations
 import pathlib
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from drytrack.core.exceptions import MissingDependencyError
 from drytrack.trackers import _sql_schema
 from drytrack.trackers._sql_database import open_database, read_place
@@ -14,6 +12,7 @@ from drytrack.trackers._sql_database import open_database, read_place
 if TYPE_CHECKING:
     import os
 
+    import sqlalchemy as sa
     from alembic.config import Config
 
 SCRIPTS = pathlib.Path(__file__).parent / "_sql_migrations"
@@ -46,7 +45,7 @@ def upgrade(
     try:
         # One transaction where the database can: all of it happens, or nothing.
         with database.engine.begin() as connection:
-            before = _read_version(connection)
+            before = _sql_schema.read_version(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, version)
     finally:
@@ -66,14 +65,3 @@ def _configure() -> Config:
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     return config
-
-
-def _read_version(connection: sa.Connection) -> str | None:
-    found = set(sa.inspect(connection).get_table_names())
-    table = _sql_schema.version_table
-    if table.name in found:
-        version = connection.execute(sa.select(table.c.version_num)).scalar()
-        if version in _sql_schema.KNOWN_VERSIONS:
-            return str(version)
-    _sql_schema.check_version(connection)  # raises, unless there are no tables
-    return None
