@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from drytrack._summaries import leaves
@@ -19,6 +19,7 @@ from drytrack.core._media import MediaFile
 from drytrack.trackers import _sql_schema as schema
 from drytrack.trackers._sql_schema import name_key
 from drytrack.trackers._sql_summary import split_float
+from drytrack.trackers.base import split_rates
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -161,18 +162,12 @@ class RowMaker:
     def _learning_rate(
         self, event: log_events.LearningRateEvent, seq: int
     ) -> Iterator[Row]:
-        base_lr = event.base_lr
-        groups: Iterable[tuple[Any, Any]] = [("", base_lr)]
-        if isinstance(base_lr, Mapping):
-            groups = base_lr.items()
-        elif isinstance(base_lr, (list, tuple)):
-            groups = enumerate(base_lr)
         columns = (
             *("seq", "position", "model", "source", "epoch"),
             *("param_group", "lr", "odd", "scheduler"),
         )
         scheduler = event.scheduler_name and clean(event.scheduler_name)
-        for position, (group, rate) in enumerate(groups):
+        for position, (group, rate) in enumerate(split_rates(event.base_lr)):
             lr = (None, None) if rate is None else split_float(rate)
             at = seq, position, event.model_name, event.source_name, event.epoch
             row = *at, str(group), *lr, scheduler

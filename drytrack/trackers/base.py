@@ -6,7 +6,7 @@ import abc
 import importlib
 import pathlib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drytrack.core import log_events
@@ -41,6 +41,7 @@ __all__ = [
     "import_backend",
     "numbered",
     "resolve_axis",
+    "split_rates",
 ]
 
 _HOMES = {
@@ -102,6 +103,15 @@ class Dumper(Tracker):
 def numbered(stem: str, suffix: str, attempt: int) -> str:
     """Return the file name for one of a run's attempts: ``config_2.yaml``."""
     return f"{stem}{suffix}" if attempt == 1 else f"{stem}_{attempt}{suffix}"
+
+
+def split_rates(base_lr: object) -> Iterable[tuple[object, Any]]:
+    """Return (group, rate) for whatever form a learning rate came in."""
+    if isinstance(base_lr, Mapping):
+        return base_lr.items()
+    if isinstance(base_lr, (list, tuple)):
+        return enumerate(base_lr)
+    return [("", base_lr)]
 
 
 class MetricLoader(abc.ABC):

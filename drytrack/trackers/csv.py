@@ -29,6 +29,7 @@ from drytrack.trackers.base import (
     SourcedMetrics,
     numbered,
     resolve_axis,
+    split_rates,
 )
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class CSVDumper(Dumper, MetricLoader):
             return
         attempt = self._attempts.of(event, event.model_name)
         at = [event.epoch, *attempt, seq, event.scheduler_name]
-        rows = [csv_line([*at, *rate]) for rate in _groups(event.base_lr)]
+        rows = [csv_line([*at, *rate]) for rate in split_rates(event.base_lr)]
         header = "" if file.open().tell() else _LR_HEADER
         text = "".join([header, *rows])
         try:
@@ -300,15 +301,6 @@ class CSVDumper(Dumper, MetricLoader):
 def _close_all(files: Iterable[LineFile]) -> None:
     for file in files:
         file.close()
-
-
-def _groups(base_lr: Any) -> list[tuple[object, object]]:
-    """Return (group, rate) for whatever form a learning rate came in."""
-    if isinstance(base_lr, Mapping):
-        return list(base_lr.items())
-    if isinstance(base_lr, (list, tuple)):
-        return list(enumerate(base_lr))
-    return [("", base_lr)]
 
 
 def _write_json(path: pathlib.Path, data: object) -> None:
