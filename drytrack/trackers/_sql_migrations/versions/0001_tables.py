@@ -29,6 +29,10 @@ def _float(name: str) -> sa.Column[float]:
     return sa.Column(name, sa.Double(), nullable=True)
 
 
+def _at_step() -> list[sa.Column[Any]]:
+    return [_whole("seq"), _text("source"), _text("name"), _whole("step")]
+
+
 def _of_run(
     name: str, *columns: sa.Column[Any], key: tuple[str, ...] = ("seq",)
 ) -> None:
@@ -132,10 +136,7 @@ def upgrade() -> None:
     )
     _of_run(
         "data_tables",
-        _whole("seq"),
-        _text("source"),
-        _text("name"),
-        _whole("step"),
+        *_at_step(),
         _text("header"),
         _text("cells"),
     )
@@ -149,20 +150,14 @@ def upgrade() -> None:
     )
     _of_run(
         "histograms",
-        _whole("seq"),
-        _text("source"),
-        _text("name"),
-        _whole("step"),
+        *_at_step(),
         _text("context"),
         _text("counts"),
         _text("bin_edges"),
     )
     _of_run(
         "images",
-        _whole("seq"),
-        _text("source"),
-        _text("name"),
-        _whole("step"),
+        *_at_step(),
         _label("kind", 8),
         _text("caption", nullable=True),
         _label("hash", 64),
@@ -189,18 +184,18 @@ def upgrade() -> None:
         _whole("seq"),
         key=("name_key",),
     )
-    _of_run(
-        "params",
-        _label("name_key", 32),
-        _text("name"),
-        _text("value"),
-        _float("number"),
-        _whole("seq"),
-        key=("name_key",),
-    )
-    op.create_index(
-        "ix_params_name_key_number", "params", ["name_key", "number"], unique=False
-    )
+    for name in ("params", "summary_values"):
+        _of_run(
+            name,
+            _label("name_key", 32),
+            _text("name"),
+            _text("value"),
+            _float("number"),
+            _whole("seq"),
+            key=("name_key",),
+        )
+        columns = ["name_key", "number"]
+        op.create_index(f"ix_{name}_name_key_number", name, columns, unique=False)
     _of_run(
         "rewinds",
         _whole("seq"),
@@ -248,21 +243,6 @@ def upgrade() -> None:
         key=("name_key", "attempt", "rewind"),
     )
     _of_run(
-        "summary_values",
-        _label("name_key", 32),
-        _text("name"),
-        _text("value"),
-        _float("number"),
-        _whole("seq"),
-        key=("name_key",),
-    )
-    op.create_index(
-        "ix_summary_values_name_key_number",
-        "summary_values",
-        ["name_key", "number"],
-        unique=False,
-    )
-    _of_run(
         "tags",
         _label("name_key", 32),
         _text("tag"),
@@ -271,10 +251,7 @@ def upgrade() -> None:
     op.create_index("ix_tags_name_key", "tags", ["name_key"], unique=False)
     _of_run(
         "texts",
-        _whole("seq"),
-        _text("source"),
-        _text("name"),
-        _whole("step"),
+        *_at_step(),
         _text("content"),
     )
     op.create_table(
