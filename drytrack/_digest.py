@@ -248,8 +248,9 @@ def read_points(
     limits = {key: state.limits() for key, state in known.axes.items()}
     selected: dict[SeriesKey, bool] = {}
     held: dict[SeriesKey, dict[int, float]] = {}
+    last = known.position.seq
     for event in reader.read():
-        if event._stamp[0] > known.position.seq:  # type: ignore[attr-defined]  # set by the reader
+        if event._stamp[0] > last:  # type: ignore[attr-defined]  # as read
             break
         attempts.see(event)
         for key, step, value in points_of(event):

@@ -121,17 +121,20 @@ def _fetch_from_file(
     rule: AttemptRule,
     max_step: int,
 ) -> Iterator[_Part]:
-    columns = ["step", "coalesce(odd, value, 'nan')"]
+    width = 2 if rule.is_simple else 3
+    parts = ["SELECT step, coalesce(odd, value, 'nan')"]
     if not rule.is_simple:
-        columns.append("seq")
-    width = len(columns)
-    text = f"SELECT {', '.join(columns)} FROM points WHERE series_id = ?"  # noqa: S608  # our own names
-    if max_step >= 0:
-        text += f" AND step <= {int(max_step)}"
+        parts.append(", seq")
+    parts.append("FROM points WHERE series_id = ?")
+    limits = () if max_step < 0 else (max_step,)
+    if limits:
+        parts.append("AND step <= ?")
+    parts.append("ORDER BY step, seq")
+    text = " ".join(parts)
     cursor = connection.connection.cursor()
     try:
         for series_id in series_ids:
-            cursor.execute(f"{text} ORDER BY step, seq", (series_id,))
+            cursor.execute(text, (series_id, *limits))
             rows = iter(cursor)  # type: ignore[call-overload]  # sqlite3's can
             while flat := list(_chain(itertools.islice(rows, BATCH))):
                 values = flat[1::width]

@@ -115,11 +115,12 @@ class Inserter:
         if key not in self._texts:
             names = ", ".join(map(self._quote, columns))
             row = f"({', '.join([self._mark] * len(columns))})"
-            values = ", ".join([row] * size)
-            self._texts[key] = (
-                f"INSERT INTO {self._quote(table.name)} ({names}) VALUES {values} "  # noqa: S608  # our own names
-                f"{self._on_conflict(table, columns, conflict)}"
+            parts = (
+                *("INSERT INTO", self._quote(table.name), f"({names})"),
+                *("VALUES", ", ".join([row] * size)),
+                self._on_conflict(table, columns, conflict),
             )
+            self._texts[key] = " ".join(parts)
         return self._texts[key]
 
     def _on_conflict(

@@ -27,7 +27,7 @@ def told():
     """Collect what is said instead of raising it."""
     messages = []
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")  # the same one again is told again
+        warnings.simplefilter("always")  # also what was told before
         yield messages
         messages += [str(warning.message) for warning in caught]
 
@@ -268,7 +268,7 @@ def test_a_full_disk_is_caught_up_with_when_there_is_room(tmp_path, database):
         experiment.trackers.subscribe(SQLConnection())
         with warnings.catch_warnings(record=True) as told, \\
                 experiment.create_run("run") as run:
-            warnings.simplefilter("always")
+            warnings.simplefilter("always")  # also what was told before
             publish(range(500))
             run.flush()
             files = [p.stat().st_size for p in folder.rglob("*") if p.is_file()]

@@ -1,4 +1,7 @@
-"""What Alembic runs; the connection comes from `drytrack.trackers._sql_upgrade`."""  # noqa: INP001  # run by Alembic, no package
+"""What Alembic runs.
+
+The connection comes from `drytrack.trackers._sql_upgrade`.
+"""  # noqa: INP001  # Alembic runs it: no package
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The first tables: runs, their series and points, and all that belongs to them."""  # noqa: INP001  # run by Alembic, no package
+"""The first tables.
+
+Runs, their series and points, and all that belongs to them.
+"""  # noqa: INP001  # Alembic runs it: no package
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which metrics are better when lower, and which when higher."""  # noqa: INP001  # run by Alembic, no package
+"""The table of goals.
+
+Which metrics are better when lower, and which when higher.
+"""  # noqa: INP001  # Alembic runs it: no package
 
 from __future__ import annotations
 
