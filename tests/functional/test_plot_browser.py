@@ -12,7 +12,7 @@ from drytrack.core import log_events
 from drytrack.core.experiment import Experiment
 from drytrack.trackers.plotly import PlotlyPlotter
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.needs("selenium")]
 
 ODD = "<img src=x onerror=alert(1)>"
 

@@ -15,7 +15,7 @@ from drytrack.core import log_events
 from drytrack.report import write_report
 from drytrack.trackers._plot_points import smooth
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.needs("selenium")]
 
 HOSTILE = "</script></template><img src=x onerror='window.ran=1'>%{y}<b>"
 READY = "return document.documentElement.dataset.ready"
@@ -188,7 +188,7 @@ def test_a_page_fits_the_screen_in_light_and_dark(width, browser, make_report):
         assert browser.run("return document.documentElement.scrollWidth") <= width
         paper = browser.run("return getComputedStyle(document.body).backgroundColor")
         seen[dark] = paper, browser.run(ink)
-        assert browser.screenshot().startswith(b"\x89PNG")
+        assert browser.driver.get_screenshot_as_png().startswith(b"\x89PNG")
 
     assert seen[False] == ("rgb(255, 255, 255)", "#1b1f24")
     assert seen[True] == ("rgb(20, 23, 28)", "#e8eaed")
@@ -203,7 +203,7 @@ def test_paper_gets_light_colors_and_everything_unfolded(browser, make_report):
     browser.open(make_report("a"))
     browser.wait_for(READY)
 
-    printed = base64.b64decode(browser.tool("Page.printToPDF")["data"])
+    printed = base64.b64decode(browser.driver.print_page())
 
     assert printed.startswith(b"%PDF")
     browser.wait_for(
