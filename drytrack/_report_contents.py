@@ -100,13 +100,11 @@ class Contents:
         if event.scheduler_name:
             place = event.model_name, event.source_name
             self.schedulers[place] = event.scheduler_name
-        groups: Mapping[Any, float | None]
+        groups: Mapping[Any, Any] = {"": given}  # one number, or none
         if isinstance(given, Mapping):
             groups = given
         elif isinstance(given, (list, tuple)):
             groups = dict(enumerate(given))
-        else:
-            groups = {"": given}  # type: ignore[dict-item]  # one number, or none
         axis = self._rates.setdefault(event.model_name, Axis())
         for group, rate in groups.items():
             if rate is not None:

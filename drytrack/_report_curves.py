@@ -189,7 +189,7 @@ def build_history(medium: Medium) -> dict[str, Any] | None:
 
 def _is_drawable(event: Any) -> bool:
     edges = event.bin_edges
-    return edges[-1] / 2 - edges[0] / 2 < _WIDEST  # type: ignore[no-any-return]  # floats
+    return bool(edges[-1] / 2 - edges[0] / 2 < _WIDEST)
 
 
 def _rebin(event: Any, edges: Floats) -> Floats:

@@ -22,6 +22,7 @@ from drytrack.trackers._plot_style import (
 
 if TYPE_CHECKING:
     from drytrack.trackers._plot_data import Curve, Panel
+    from drytrack.trackers._plot_points import Floats
 
 MAX_ROWS, MAX_COLUMNS = 500, 50
 """Rows and columns of a table in a page."""
@@ -162,7 +163,7 @@ def _make_traces(panel: Panel, curve: Curve, look: Look) -> list[Any]:
         traces.append(go.Scatter(x=x, y=y, meta=meta, **shared, **options))
 
     if curve.low is not None and curve.high is not None:
-        x, y = _outline(curve)
+        x, y = _outline(curve, curve.low, curve.high)
         line = {"width": 0, "color": color}
         add("band", x, y, mode="lines", fill="toself", line=line, hoverinfo="skip")
         traces[-1].fillcolor = _translucent(color, 0.2)
@@ -191,7 +192,7 @@ def _make_traces(panel: Panel, curve: Curve, look: Look) -> list[Any]:
     return traces
 
 
-def _outline(curve: Curve) -> tuple[Any, Any]:
+def _outline(curve: Curve, low: Floats, high: Floats) -> tuple[Any, Any]:
     """Return the band as one polygon for each piece between gaps."""
     finite = np.isfinite(curve.values)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]])))
@@ -199,7 +200,7 @@ def _outline(curve: Curve) -> tuple[Any, Any]:
     for begin, end in edges.reshape(-1, 2):
         steps = curve.steps[begin:end]
         x += [steps, steps[::-1], [np.nan]]
-        y += [curve.low[begin:end], curve.high[begin:end][::-1], [np.nan]]  # type: ignore[index]  # the caller has looked
+        y += [low[begin:end], high[begin:end][::-1], [np.nan]]
     empty = np.empty(0)
     return np.concatenate([empty, *x[:-1]]), np.concatenate([empty, *y[:-1]])
 

@@ -73,7 +73,7 @@ def main(port: int, folder: str, mark: str) -> None:
 def _make_mark_handler(mark: str) -> Any:
     web: Any = importlib.import_module("tornado.web")
 
-    class MarkHandler(web.RequestHandler):  # type: ignore[misc]  # from anywhere
+    class MarkHandler(web.RequestHandler):  # type: ignore[misc]  # untyped base
         def get(self) -> None:
             self.write(mark)
 
@@ -83,7 +83,7 @@ def _make_mark_handler(mark: str) -> Any:
 def _make_file_handler() -> Any:
     web: Any = importlib.import_module("tornado.web")
 
-    class FileHandler(web.StaticFileHandler):  # type: ignore[misc]  # from anywhere
+    class FileHandler(web.StaticFileHandler):  # type: ignore[misc]  # untyped base
         """Names ``../user/style.css`` to the page, which tornado 6.6 refuses."""
 
         @classmethod
@@ -98,8 +98,8 @@ def _make_file_handler() -> Any:
 
 
 def _fetch_scripts() -> None:
-    # No network, or a folder that is not ours: the page stays empty.
-    with contextlib.suppress(Exception):
+    # The page stays empty then; who starts the server says so.
+    with contextlib.suppress(Exception):  # no network, or no folder of ours
         importlib.import_module("visdom.server.build").download_scripts()
 
 

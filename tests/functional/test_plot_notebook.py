@@ -6,7 +6,10 @@ import base64
 
 import pytest
 
-pytestmark = pytest.mark.notebook
+pytestmark = [
+    pytest.mark.notebook,
+    pytest.mark.needs("anywidget", "ipykernel", "nbclient"),
+]
 
 SETUP = """
 from drytrack import Experiment, init_trackers
@@ -30,8 +33,9 @@ run.stop();
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
 
     def run(*sources):
@@ -48,8 +52,6 @@ def data_of(cell):
     return [output.data for output in cell.outputs if output.output_type != "stream"]
 
 
-# The kernel that nbclient starts warns of its own connection.
-@pytest.mark.filterwarnings("ignore")
 def test_a_matplotlib_figure_is_shown_once_and_updated_in_its_cell(execute):
     plotter = "from drytrack.trackers.matplotlib import MatPlotter\n"
     setup = SETUP.replace("PLOTTER", "MatPlotter(every_s=0.0)")
@@ -69,9 +71,7 @@ def _width(png):
     return int.from_bytes(png[16:20], "big")
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_plotly_figure_is_a_widget_that_is_updated_in_its_cell(execute):
-    pytest.importorskip("anywidget")
     setup = "from drytrack.trackers.plotly import PlotlyPlotter\nplotter = "
     setup += "PlotlyPlotter(every_s=0.0)" + SETUP.replace("PLOTTER", "plotter")
     look = (
@@ -88,7 +88,6 @@ def test_a_plotly_figure_is_a_widget_that_is_updated_in_its_cell(execute):
     assert result["text/plain"] in ("((1, [1.0]), 2)", "((1, [np.float64(1.0)]), 2)")
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_figure_that_plot_returns_is_shown(execute):
     setup = (
         "from drytrack.trackers.matplotlib import MatPlotter\n"

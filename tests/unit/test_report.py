@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import gzip
 import hashlib
 import html
@@ -172,9 +171,14 @@ def test_no_name_and_no_text_can_become_an_element_or_a_script(tmp_path):
         tags=[HOSTILE],
         description=HOSTILE,
     )
-    with contextlib.suppress(RuntimeError), experiment.create_run("run") as run:
-        publish_everything(run, HOSTILE)
-        raise RuntimeError(HOSTILE)
+
+    def fail():
+        with experiment.create_run("run") as run:
+            publish_everything(run, HOSTILE)
+            raise RuntimeError(HOSTILE)
+
+    with pytest.raises(RuntimeError):
+        fail()
     (found,) = stored(tmp_path)
     found.edit(name=HOSTILE, notes=HOSTILE)
 

@@ -291,9 +291,10 @@ class TestPage:
         assert opened == [page.as_uri()]
 
 
+@pytest.mark.notebook
+@pytest.mark.needs("anywidget")
 class TestInPlace:
     def widget(self, plotter):
-        pytest.importorskip("anywidget")
         return go.FigureWidget(plotter.plot())
 
     def test_an_update_changes_the_traces_that_are_shown(self):
