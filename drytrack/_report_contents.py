@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from drytrack._digest import read_points
 from drytrack.core import log_events
-from drytrack.core._history import Attempt, AttemptCounter, Axis, Series, series_name
+from drytrack.core._history import Attempt, AttemptCounter, Axis, Series
 from drytrack.core.journal import JournalReader
+from drytrack.trackers._plot_media import Shelf
 
 if TYPE_CHECKING:
     import pathlib
@@ -21,39 +21,6 @@ if TYPE_CHECKING:
 MAX_KEPT = {"histogram": 64, "image": 8, "figure": 1, "table": 1, "text": 1}
 """Kind → how many of one name are kept, spread over the steps."""
 
-_KINDS: dict[str, type[Any]] = {
-    "histogram": log_events.HistogramEvent,
-    "image": log_events.ImageEvent,
-    "figure": log_events.FigureEvent,
-    "table": log_events.TableEvent,
-    "text": log_events.TextEvent,
-}
-
-
-@dataclasses.dataclass(slots=True)
-class Medium:
-    """What was published under one name.
-
-    Attributes:
-        kind: ``histogram``, ``image``, ``figure``, ``table`` or ``text``.
-        source: Who published it.
-        name: What it is called, with its context where it has one.
-        events: Some of the events, the newest among them; their steps ascend.
-    """
-
-    kind: str
-    source: str
-    name: str
-    events: list[Any] = dataclasses.field(default_factory=list)
-
-    def add(self, event: Any) -> None:
-        """Keep an event; one whose step comes again replaces what is from there on."""
-        events = [kept for kept in self.events if kept.step < event.step]
-        limit = MAX_KEPT[self.kind]
-        if len(events) >= limit:
-            events = events[::2] if limit > 1 else []
-        self.events = [*events, event]
-
 
 class Contents:
     """Points, models, learning rates, media and artifacts of a run.
@@ -61,7 +28,7 @@ class Contents:
     Attributes:
         series: The points of each series, by the attempt rule.
         models: Name → architecture.
-        media: What was published, in the order of the first of each name.
+        media: What was published beside metrics.
         artifacts: The files, the newest of each name.
         schedulers: (model, source) → the name of its scheduler.
     """
@@ -70,7 +37,7 @@ class Contents:
         """Start empty."""
         self.series: dict[SeriesKey, Series] = {}
         self.models: dict[str, str] = {}
-        self.media: dict[tuple[str, str, str], Medium] = {}
+        self.media = Shelf(MAX_KEPT)
         self.artifacts: dict[str, log_events.ArtifactEvent] = {}
         self.schedulers: dict[tuple[str, str], str] = {}
         self._rates: dict[str, Axis] = {}
@@ -85,7 +52,7 @@ class Contents:
             case log_events.ArtifactEvent():
                 self.artifacts[event.name] = event
             case _:
-                self._add_medium(event)
+                self.media.put(event)
 
     def learning_rates(self) -> Iterator[tuple[str, str, str, Series]]:
         """Yield model, source, parameter group ("" for one) and rates by epoch."""
@@ -110,13 +77,6 @@ class Contents:
             if rate is not None:
                 key = event.source_name, str(group)
                 axis.add(key, attempt, event.epoch, float(rate))
-
-    def _add_medium(self, event: log_events.Event) -> None:
-        for kind, cls in _KINDS.items():
-            if isinstance(event, cls):
-                name = series_name(event.name, getattr(event, "context", {}))
-                key = kind, event.source_name, name
-                self.media.setdefault(key, Medium(*key)).add(event)
 
 
 def read_run(run: StoredRun) -> Contents:

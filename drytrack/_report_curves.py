@@ -16,8 +16,9 @@ from drytrack.trackers._plot_points import (
 )
 
 if TYPE_CHECKING:
-    from drytrack._report_contents import Contents, Medium
+    from drytrack._report_contents import Contents
     from drytrack.core._history import Series
+    from drytrack.trackers._plot_media import Medium
 
 MAX_ALL_POINTS = 120_000
 """Points of all curves of a page together."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from drytrack._report_contents import MAX_KEPT, Medium
-from drytrack.core._media import MediaFile, png
+from drytrack._report_contents import MAX_KEPT
+from drytrack.trackers._plot_media import (
+    Medium,
+    as_file,
+    content_of,
+    data_uri,
+    table_cells,
+)
 
 if TYPE_CHECKING:
     from drytrack._report_contents import Contents
+    from drytrack.core._media import MediaFile
 
 MAX_BYTES = 20_000_000
 """Bytes of all pictures of a page; what is older goes first."""
@@ -21,8 +27,6 @@ MAX_ROWS, MAX_COLUMNS = 500, 50
 
 MAX_TEXT = 100_000
 """Characters of a text in a page."""
-
-_MIME_TYPES = {"jpeg": "jpeg", "svg": "svg+xml"}
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,7 +88,7 @@ class Cabinet:
     def add(self, contents: Contents) -> dict[str, list[Exhibit]]:
         """Take in what a run has published; return it by kind."""
         shown: dict[str, list[Exhibit]] = {kind: [] for kind in MAX_KEPT}
-        for medium in contents.media.values():
+        for medium in contents.media.items():
             exhibit = self._show(medium)
             if exhibit is not None:
                 shown[exhibit.kind].append(exhibit)
@@ -98,24 +102,18 @@ class Cabinet:
             if room < 0:
                 self.left_out += 1
                 continue
-            kind = _MIME_TYPES.get(picture.content.format, picture.content.format)
-            data = base64.b64encode(picture.content.data).decode("ascii")
-            picture.source = f"data:image/{kind};base64,{data}"
+            picture.source = data_uri(picture.content)
 
     def _show(self, medium: Medium) -> Exhibit | None:
-        from drytrack.trackers._plot_media import table_cells
-
-        events = medium.events
-        exhibit = Exhibit(medium.kind, f"{medium.name} · {medium.source}")
-        exhibit.title += _say_steps(events)
+        exhibit = Exhibit(medium.kind, medium.title)
         match medium.kind:
             case "histogram":
                 return self._add_history(exhibit, medium)
             case "table":
-                shown = table_cells(events[-1], MAX_ROWS, MAX_COLUMNS)
+                shown = table_cells(medium.newest, MAX_ROWS, MAX_COLUMNS)
                 exhibit.header, exhibit.rows = shown
             case "text":
-                exhibit.text = events[-1].text[:MAX_TEXT]
+                exhibit.text = medium.newest.text[:MAX_TEXT]
             case _:
                 self._add_pictures(exhibit, medium)
         return exhibit
@@ -132,9 +130,7 @@ class Cabinet:
 
     def _add_pictures(self, exhibit: Exhibit, medium: Medium) -> None:
         for event in reversed(medium.events):
-            content = event.image if medium.kind == "image" else event.figure
-            if not isinstance(content, MediaFile):
-                content = MediaFile("png", png(content))
+            content = as_file(content_of(event))
             if content.format == "plotly":
                 exhibit.number = len(self.figures)
                 self.figures.append(_read_figure(content.data))
@@ -142,11 +138,6 @@ class Cabinet:
                 picture = Picture(event.step, event.caption or "", content)
                 exhibit.pictures.append(picture)
         self._pictures += exhibit.pictures
-
-
-def _say_steps(events: list[Any]) -> str:
-    first, last = events[0].step, events[-1].step
-    return f" · step {last}" if first == last else f" · steps {first} to {last}"
 
 
 def _read_figure(data: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ no script but its own two may run.
 from __future__ import annotations
 
 import base64
+import dataclasses
 import functools
 import gzip
 import hashlib
@@ -119,22 +120,11 @@ def _collect(runs: list[StoredRun], title: str | None) -> dict[str, Any]:
     cabinet = Cabinet()
     media = {name: cabinet.add(known) for name, known in contents.items()}
     cabinet.fill()
-    looks = {
-        theme: {
-            "paper": look.paper,
-            "ink": look.ink,
-            "faint": look.faint,
-            "grid": look.grid,
-            "palette": list(look.palette),
-            "ramp": list(look.ramp),
-        }
-        for theme, look in LOOKS.items()
-    }
     data = {
         **charts,
         "histories": cabinet.histories,
         "figures": cabinet.figures,
-        "looks": looks,
+        "looks": {theme: dataclasses.asdict(look) for theme, look in LOOKS.items()},
         "markNames": MARK_NAMES,
     }
     drawn = any([*charts.values(), cabinet.histories, cabinet.figures])

@@ -12,7 +12,7 @@ from matplotlib.transforms import Bbox
 
 from drytrack.core._media import MediaFile
 from drytrack.trackers._mat_panels import PanelFigure, drawable
-from drytrack.trackers._plot_media import MAX_LINES, Medium, table_cells
+from drytrack.trackers._plot_media import MAX_LINES, Medium, content_of, table_cells
 from drytrack.trackers._plot_style import grid_shape, shorten
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _draw_histograms(axes: Axes, medium: Medium, sheet: PanelFigure) -> None:
 
 def _draw_picture(axes: Axes, medium: Medium, sheet: PanelFigure, columns: int) -> None:
     event = medium.newest
-    content = event.image if medium.kind == "image" else event.figure
+    content = content_of(event)
     pixels = _decode(content)
     if pixels is None:
         note = f"a {content.format} figure,\nwhich matplotlib cannot draw"

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from drytrack.core import log_events
 from drytrack.core._history import series_name
+from drytrack.core._media import MediaFile, png
 
-MAX_HISTOGRAMS = 32
-"""Histograms of one name that are kept; beyond it every second one goes."""
+MAX_KEPT = {"histogram": 32, "image": 1, "figure": 1, "table": 1}
+"""Kind → how many of one name a plotter keeps."""
 
 MAX_LINES = 6
 """Histograms of one name that are drawn, from the first to the newest."""
+
+
+_KINDS: dict[str, type[Any]] = {
+    "histogram": log_events.HistogramEvent,
+    "image": log_events.ImageEvent,
+    "figure": log_events.FigureEvent,
+    "table": log_events.TableEvent,
+    "text": log_events.TextEvent,
+}
+
+_MIME_TYPES = {"svg": "svg+xml"}
+"""Those that are not called as the format is."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -20,16 +35,28 @@ class Medium:
     """What was published under one name.
 
     Attributes:
-        kind: ``"histogram"``, ``"image"``, ``"figure"`` or ``"table"``.
+        kind: ``"histogram"``, ``"image"``, ``"figure"``, ``"table"`` or ``"text"``.
         source: Who published it.
-        name: What it is called.
-        events: The newest event; of histograms some from the beginning on.
+        name: What it is called, with its context where it has one.
+        events: Some of the events, the newest among them; their steps ascend.
     """
 
     kind: str
     source: str
     name: str
     events: list[Any]
+
+    def add(self, event: Any, limit: int) -> None:
+        """Keep an event; one whose step comes again replaces what is from there on.
+
+        Args:
+            event: The event.
+            limit: How many are kept; beyond it every second one goes.
+        """
+        events = [kept for kept in self.events if kept.step < event.step]
+        if len(events) >= limit:
+            events = events[::2] if limit > 1 else []
+        self.events = [*events, event]
 
     @property
     def newest(self) -> Any:
@@ -54,31 +81,25 @@ class Medium:
 
 
 class Shelf:
-    """Holds what was published, in bounded memory for each name."""
+    """Holds what was published, in bounded memory for each name.
 
-    def __init__(self) -> None:
-        """Start empty."""
+    Args:
+        limits: Kind → how many of one name are kept; other kinds are not.
+    """
+
+    def __init__(self, limits: Mapping[str, int] = MAX_KEPT) -> None:
+        self._limits = limits
         self._media: dict[tuple[str, str, str], Medium] = {}
 
     def put(self, event: log_events.Event) -> None:
-        """Keep a histogram, an image, a figure or a table."""
-        if isinstance(event, log_events.HistogramEvent):
-            name = series_name(event.name, event.context)
-            medium = self._find("histogram", event.source_name, name)
-            # A step that comes again, or goes back, replaces what was there.
-            events = [kept for kept in medium.events if kept.step < event.step]
-            if len(events) >= MAX_HISTOGRAMS:
-                events = events[::2]
-            medium.events = [*events, event]
-            return
-        for kind, cls in (
-            ("image", log_events.ImageEvent),
-            ("figure", log_events.FigureEvent),
-            ("table", log_events.TableEvent),
-        ):
-            if isinstance(event, cls):
-                medium = self._find(kind, event.source_name, event.name)
-                medium.events = [event]
+        """Keep an event of a kind that has a place here."""
+        for kind, limit in self._limits.items():
+            if isinstance(event, _KINDS[kind]):
+                published: Any = event
+                context = getattr(event, "context", {})
+                name = series_name(published.name, context)
+                key = kind, published.source_name, name
+                self._media.setdefault(key, Medium(*key, [])).add(event, limit)
 
     def items(self) -> list[Medium]:
         """Return copies of what is there, in the order of first publication."""
@@ -87,9 +108,21 @@ class Shelf:
             for medium in self._media.values()
         ]
 
-    def _find(self, kind: str, source: str, name: str) -> Medium:
-        key = kind, source, name
-        return self._media.setdefault(key, Medium(kind, source, name, []))
+
+def content_of(event: Any) -> Any:
+    """Return what an image or a figure shows: a file, or pixels."""
+    return event.image if isinstance(event, log_events.ImageEvent) else event.figure
+
+
+def as_file(content: Any) -> MediaFile:
+    """Return a file, made of pixels where it is none."""
+    return content if isinstance(content, MediaFile) else MediaFile("png", png(content))
+
+
+def data_uri(file: MediaFile) -> str:
+    """Return an address that holds an image itself."""
+    kind = _MIME_TYPES.get(file.format, file.format)
+    return f"data:image/{kind};base64,{base64.b64encode(file.data).decode('ascii')}"
 
 
 def table_cells(

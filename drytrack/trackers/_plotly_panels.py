@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,15 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from drytrack.core._media import MediaFile, png
-from drytrack.trackers._plot_media import MAX_LINES, Medium, table_cells
+from drytrack.core._media import MediaFile
+from drytrack.trackers._plot_media import (
+    MAX_LINES,
+    Medium,
+    as_file,
+    content_of,
+    data_uri,
+    table_cells,
+)
 from drytrack.trackers._plot_style import (
     MARK_NAMES,
     N_DASHES,
@@ -32,7 +38,6 @@ _SYMBOLS = {"nan": "x", "inf": "triangle-up", "-inf": "triangle-down", "<= 0": "
 _PANEL_HEIGHT = 250
 _HEAD, _FOOT = 90, 90
 _SINGLE_HEIGHT = 460
-_MIME_TYPES = {"jpeg": "jpeg", "svg": "svg+xml"}
 _CHARACTERS = 110
 """Of a title over the whole width."""
 
@@ -294,14 +299,8 @@ def _add_table(figure: Any, event: Any, look: Look) -> None:
 def _add_picture(figure: Any, medium: Medium) -> None:
     """Add an image to the layout, where any format works that browsers show."""
     event = medium.newest
-    content = event.image if medium.kind == "image" else event.figure
-    if isinstance(content, MediaFile):
-        kind, data = _MIME_TYPES.get(content.format, content.format), content.data
-    else:
-        kind, data = "png", png(content)
-    text = base64.b64encode(data).decode("ascii")
     figure.add_layout_image(
-        source=f"data:image/{kind};base64,{text}",
+        source=data_uri(as_file(content_of(event))),
         xref="paper",
         yref="paper",
         x=0.5,

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 
 import drytrack
 from drytrack import Experiment, _report_media
-from drytrack._report_contents import Medium, read_run
+from drytrack._report_contents import read_run
 from drytrack._report_curves import build_curve, build_history
 from drytrack.core import log_events
 from drytrack.core._history import Series
 from drytrack.core.exceptions import MissingDependencyError
 from drytrack.report import make_report, write_report
+from drytrack.trackers._plot_media import Medium
 from drytrack.trackers.sqlalchemy import SQLConnection
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{ 7 * 7 }}"
@@ -494,7 +495,7 @@ def test_of_many_images_some_are_kept_the_newest_among_them(experiment, tmp_path
             log_events.ImageEvent("train", "sample", step, pixels)
     (run,) = stored(tmp_path)
 
-    (medium,) = read_run(run).media.values()
+    (medium,) = read_run(run).media.items()
 
     steps = [event.step for event in medium.events]
     assert steps[0] == 0
