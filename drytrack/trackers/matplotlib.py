@@ -179,6 +179,8 @@ class MatPlotter(BasePlotter["Figure"], Dumper):
         self._displays = {}
 
     def _put_media(self, *, write: bool) -> None:
+        if not (write and self._formats) and not self._is_shown():
+            return  # sheets are drawn to be seen, curves to go on with
         for number, sheet in enumerate(self.plot_media(), start=1):
             place = "media" if number == 1 else f"media_{number}"
             self._put(place, sheet, write=write)
@@ -191,8 +193,11 @@ class MatPlotter(BasePlotter["Figure"], Dumper):
                 path = self.run_dir / f"{place}.{suffix}"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(path, _mat_panels.render(figure, suffix))
-        if self._in_notebook and is_notebook():
+        if self._is_shown():
             self._display(place, figure)
+
+    def _is_shown(self) -> bool:
+        return self._in_notebook and is_notebook()
 
     def _display(self, place: str, figure: PanelFigure) -> None:
         display: Any = importlib.import_module("IPython.display")

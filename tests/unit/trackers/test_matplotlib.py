@@ -390,6 +390,25 @@ class TestFiles:
 
         assert (folder / "media.png").read_bytes().startswith(PNG)
 
+    def test_media_are_drawn_where_they_are_seen_alone(self, tmp_path):
+        drawn = []
+
+        class Counting(MatPlotter):
+            def plot_media(self):
+                drawn.append(super().plot_media())
+                return drawn[-1]
+
+        plotter = Counting(tmp_path, save="end", every_s=0.0)
+        plotter.notify(start())
+        histogram = log_events.HistogramEvent.unpublished("t", "w", 1, [1], [0, 1])
+        plotter.notify(histogram)
+        plotter.flush()
+        before, path = len(drawn), plotter.run_dir / "media.png"
+        plotter.notify(log_events.StopExperimentEvent.unpublished("Digits", "run"))
+
+        assert (before, len(drawn)) == (0, 1)
+        assert path.exists()
+
     def test_an_unknown_format_or_theme_is_refused_at_once(self):
         with pytest.raises(ConfigurationError, match="'gif'"):
             MatPlotter(formats="gif")
