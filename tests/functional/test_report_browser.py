@@ -29,7 +29,8 @@ def make_report(tmp_path):
 
     def make(*run_ids, name="loss"):
         for number, run_id in enumerate(run_ids, start=1):
-            experiment = Experiment({name: number}, name="Digits", par_dir=tmp_path)
+            config = {name: number, "seed": 0}
+            experiment = Experiment(config, name="Digits", par_dir=tmp_path)
             with experiment.create_run(run_id):
                 publish(number, name)
         path = tmp_path / "report.html"
@@ -108,6 +109,48 @@ def test_a_report_draws_and_its_legend_can_be_clicked(browser, make_report):
     browser.click("#curves .legend button:nth-child(2)")
 
     assert len([1 for part, *_ in traces(browser) if part == "line"]) == 4
+    assert browser.problems() == []
+
+
+def test_a_double_click_shows_a_curve_alone_and_another_all_again(browser, make_report):
+    browser.look(width=1400)
+    show(browser, make_report("a", "b"))
+
+    def double_click(selector):
+        # As a mouse does, whatever time a busy machine takes between the clicks.
+        browser.run(
+            "const place = document.querySelector(arguments[0]);"
+            "place.click(); place.click();"
+            "place.dispatchEvent(new MouseEvent('dblclick', {bubbles: true}))",
+            selector,
+        )
+
+    def drawn():
+        return [name for part, name, _, _ in traces(browser) if part == "line"]
+
+    every = drawn()
+    double_click("#curves .legend button:nth-child(3)")
+    assert drawn() == ["b · train"]
+
+    double_click("#curves .legend button:nth-child(3)")
+    assert drawn() == every
+    assert browser.problems() == []
+
+
+def test_parameters_that_are_the_same_can_be_hidden(browser, make_report):
+    path = make_report("a", "b")
+    rows = (
+        "return [...document.querySelectorAll('#params tbody tr')]"
+        ".filter(row => row.offsetHeight).map(row => row.cells[0].textContent)"
+    )
+    show(browser, path)
+    assert browser.run(rows) == ["loss", "seed"]
+
+    browser.click("#differing")
+    assert browser.run(rows) == ["loss"]
+
+    browser.click("#differing")
+    assert browser.run(rows) == ["loss", "seed"]
     assert browser.problems() == []
 
 
@@ -203,9 +246,18 @@ def test_paper_gets_light_colors_and_everything_unfolded(browser, make_report):
     browser.open(make_report("a"))
     browser.wait_for(READY)
 
+    # The page's own listener comes first.
+    browser.run(
+        "addEventListener('beforeprint', () => { window.seen = ["
+        "  getComputedStyle(document.querySelector('.legend line')).stroke,"
+        f"  {LOSS}._fullLayout.font.color,"
+        "  document.querySelectorAll('details:not([open])').length] })"
+    )
+
     printed = base64.b64decode(browser.driver.print_page())
 
     assert printed.startswith(b"%PDF")
+    assert browser.run("return window.seen") == ["rgb(0, 114, 178)", "#1b1f24", 0]
     browser.wait_for(
         "return [...document.querySelectorAll('.plot')].every(p => p.dataset.drawn)"
     )
