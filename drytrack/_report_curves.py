@@ -11,6 +11,7 @@ from drytrack.trackers._plot_points import (
     MAX_POINTS,
     Floats,
     find_dots,
+    find_odd,
     reduce,
     spread,
 )
@@ -128,11 +129,6 @@ def build_curve(series: Series, limit: int) -> dict[str, Any]:
     """
     steps = np.asarray(series.steps, np.float64)
     values = np.asarray(series.values, np.float64)
-    kinds = {
-        "nan": np.isnan(values),
-        "inf": np.isposinf(values),
-        "-inf": np.isneginf(values),
-    }
     finite = np.isfinite(values)
     shown = np.where(finite, values, np.nan)
     keep = reduce(steps, shown, limit=limit)
@@ -142,7 +138,7 @@ def build_curve(series: Series, limit: int) -> dict[str, Any]:
         "dots": find_dots(shown[keep]).tolist(),
         "marks": {
             kind: _integers(spread(steps[where]))
-            for kind, where in kinds.items()
+            for kind, where in find_odd(values).items()
             if where.any()
         },
     }

@@ -62,7 +62,7 @@ def _draw(axes: Axes, medium: Medium, sheet: PanelFigure) -> None:
 
 
 def _draw_histograms(axes: Axes, medium: Medium, sheet: PanelFigure) -> None:
-    """Draw the newest one filled, and a few older ones as paler lines."""
+    """Draw the newest one bold, and a few older ones paler; one alone is filled."""
     ramp = LinearSegmentedColormap.from_list("age", list(sheet.look.ramp))
     events = medium.pick(MAX_LINES)
     for number, event in enumerate(events):

@@ -12,6 +12,7 @@ from drytrack.trackers._plot_points import (
     Floats,
     Indices,
     find_dots,
+    find_odd,
     pad,
     reduce,
     smooth,
@@ -262,11 +263,7 @@ def _take_out(
 ) -> Floats:
     """Return the values with NaN for what no line can show, and note where."""
     shown = steps >= first
-    bad = {
-        "nan": np.isnan(values),
-        "inf": np.isposinf(values),
-        "-inf": np.isneginf(values),
-    }
+    bad = find_odd(values)
     if log:
         bad["<= 0"] = np.isfinite(values) & (values <= 0)
     for kind, where in bad.items():

@@ -106,6 +106,15 @@ def reduce(steps: Floats, *series: Floats, limit: int = MAX_POINTS) -> Indices:
     return np.union1d(chosen, gaps)
 
 
+def find_odd(values: Floats) -> dict[str, NDArray[np.bool_]]:
+    """Return, for each kind of value that is not finite, where there is one."""
+    return {
+        "nan": np.isnan(values),
+        "inf": np.isposinf(values),
+        "-inf": np.isneginf(values),
+    }
+
+
 def find_dots(values: Floats) -> Indices:
     """Return the points that a line alone would not show, or all of a few."""
     finite = np.isfinite(values)
