@@ -103,7 +103,7 @@ def show(url: str, what: str) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None  # opened above
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # the server has ended by itself
         process.stdin.close()
     try:
         process.wait(timeout=5)

@@ -150,7 +150,7 @@ def _point(link: pathlib.Path, target: pathlib.Path) -> None:
 
 def _copy_masked(source: str, target: str) -> str:
     if source.endswith(TEXT_SUFFIXES):
-        with contextlib.suppress(UnicodeDecodeError):
+        with contextlib.suppress(UnicodeDecodeError):  # no text: copied as it is
             text = pathlib.Path(source).read_text(encoding="utf-8")
             pathlib.Path(target).write_text(mask_text(text), encoding="utf-8")
             return target
@@ -178,7 +178,7 @@ def _set_parent(start: log_events.StartExperimentEvent, job: _Job) -> None:
     assert writer is not None  # goes with the path
     sweep_id = _sweep_id(job.sweep)
     folder = _record.run_folder(start.par_dir, start.exp_name, sweep_id)
-    with contextlib.suppress(RunExistsError):
+    with contextlib.suppress(RunExistsError):  # another job has recorded it
         data = new_record(
             start.exp_name,
             sweep_id,

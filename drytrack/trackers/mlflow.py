@@ -369,8 +369,7 @@ class MLflow(Backend):
         from mlflow.exceptions import MlflowException
 
         if "run_id" in self.state:
-            # Where it is not known, it is another server's, or was deleted.
-            with contextlib.suppress(MlflowException):
+            with contextlib.suppress(MlflowException):  # another server's, or deleted
                 run = client.get_run(self.state["run_id"])
                 if run.info.lifecycle_stage == "active":
                     return run
@@ -472,7 +471,7 @@ def _create_database(path: pathlib.Path, artifacts: str) -> str:
             address = f"sqlite:///{draft.as_posix()}"
             store = SqlAlchemyStore(address, artifacts)
             store.engine.dispose()
-            with contextlib.suppress(FileExistsError):
+            with contextlib.suppress(FileExistsError):  # another one was faster
                 create_exclusively(path, draft.read_bytes())
     return f"sqlite:///{path.as_posix()}"
 

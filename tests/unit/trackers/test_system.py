@@ -16,7 +16,7 @@ from drytrack.replay import replay
 from drytrack.testing import Recorder
 from drytrack.trackers.system import SystemMonitor, SystemProbe
 
-pytest.importorskip("psutil")
+pytestmark = pytest.mark.needs("psutil")
 
 
 @pytest.fixture(autouse=True)
