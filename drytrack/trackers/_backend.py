@@ -8,7 +8,7 @@ import importlib
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from drytrack.core import log_events
@@ -307,6 +307,7 @@ class Backend(Dumper, abc.ABC):
         self._taken = -(2.0**63)
         self._failed: set[int] = set()
         self._passed_over: collections.Counter[str] = collections.Counter()
+        self._begun: tuple[int | None, set[str]] = (None, set())
         self._names = SeriesNames(self.state)
         self.seq = None  # older than what a resumed run has yet to catch up with
         info = describe_run(event, self.find_run_dir(event))
@@ -469,6 +470,15 @@ class Backend(Dumper, abc.ABC):
             ): value
             for metric, value in metrics.items()
         }
+
+    def _unwritten(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+        """Yield metrics but for those that a failed try of this event has written."""
+        if self.seq is None or self._begun[0] != self.seq:
+            self._begun = (self.seq, set())
+        for name, value in metrics.items():
+            if name not in self._begun[1]:
+                yield name, value
+                self._begun[1].add(name)  # not reached where the writing raises
 
     def _pass_over(self, what: str, count: int = 1) -> None:
         self._passed_over[what] += count

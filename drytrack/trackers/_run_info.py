@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from drytrack.core.exceptions import RecordError
 if TYPE_CHECKING:
     import datetime
 
-__all__ = ["At", "RunInfo", "describe_run", "flatten"]
+__all__ = ["At", "RunInfo", "describe_run", "flatten", "identify", "thaw"]
 
 _logger = logging.getLogger("drytrack")
 
@@ -106,6 +107,12 @@ def describe_run(
     )
 
 
+def identify(info: RunInfo) -> dict[str, Any]:
+    """Return what tells an attempt from all others, as far as it is known."""
+    names = ("run_id", "uuid", "parent_uuid", "attempt")
+    return {name: value for name in names if (value := getattr(info, name))}
+
+
 def flatten(params: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
     """Return nested parameters as one level.
 
@@ -132,3 +139,19 @@ def flatten(params: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
 
     walk("", params)
     return flat
+
+
+def thaw(value: Any, *, odd_floats: bool = True) -> Any:
+    """Return plain data as ``dict`` and ``list`` alone, which every tool knows.
+
+    Args:
+        value: Plain data; an event's is frozen.
+        odd_floats: Whether NaN and infinities stay, or become texts.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): thaw(v, odd_floats=odd_floats) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [thaw(item, odd_floats=odd_floats) for item in value]
+    if not odd_floats and isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value

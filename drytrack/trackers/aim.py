@@ -25,6 +25,7 @@ from drytrack.trackers._backend import (
     import_backend,
 )
 from drytrack.trackers._name_rule import NameRule
+from drytrack.trackers._run_info import thaw
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -165,12 +166,12 @@ class Aim(Backend):
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Add to the parameters ``hparams``."""
         for name, value in params.items():
-            self._run.set(("hparams", str(name)), _thaw(value), strict=False)
+            self._run.set(("hparams", str(name)), thaw(value), strict=False)
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
         """Add to the parameters ``summary``."""
         for name, value in summary.items():
-            self._run.set(("summary", str(name)), _thaw(value), strict=False)
+            self._run.set(("summary", str(name)), thaw(value), strict=False)
 
     def log_image(
         self, name: str, image: MediaFile, at: At, caption: str | None
@@ -238,7 +239,7 @@ class Aim(Backend):
             self._run.log_artifacts(str(path), within, block=True)
         else:
             self._run.log_artifact(str(path), f"{within}/{path.name}", block=True)
-        about = {"kind": kind, **_thaw(metadata)}
+        about = {"kind": kind, **thaw(metadata)}
         self._run.set(("artifacts", name), about, strict=False)
 
     @property
@@ -260,8 +261,8 @@ class Aim(Backend):
 
         known = self.state.get("hash")
         if folder is not None and uuid is not None:
-            # What is known may be of another repository, or nothing at all.
-            with contextlib.suppress(FileNotFoundError):
+            # What is known may be of another repository.
+            with contextlib.suppress(FileNotFoundError):  # a run that is new here
                 known = (folder / HASHES / uuid).read_text(encoding="ascii")
         if known is None:
             return None
@@ -341,12 +342,3 @@ def _rebin(counts: Sequence[float], edges: Sequence[float]) -> list[float]:
                 break
             even[number] += count * max(0.0, shared) / (right - left)
     return even
-
-
-def _thaw(value: Any) -> Any:
-    """Return plain data as the types that Aim stores."""
-    if isinstance(value, Mapping):
-        return {str(key): _thaw(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_thaw(item) for item in value]
-    return value

@@ -28,7 +28,8 @@ from drytrack.trackers._backend import (
     import_backend,
 )
 from drytrack.trackers._name_rule import NameRule
-from drytrack.trackers._offline_note import read_seq, write_seq
+from drytrack.trackers._offline_note import find_note, read_seq, write_seq
+from drytrack.trackers._run_info import identify, thaw
 from drytrack.trackers._vendor_process import environment, same_excepthook
 
 if TYPE_CHECKING:
@@ -132,8 +133,7 @@ class ClearML(Backend):
         is_offline = self._offline
         self._is_offline = not _has_credentials() if is_offline is None else is_offline
         self._folder = (self.par_dir or info.par_dir) / self.folder_name
-        identity = (info.uuid or info.run_id).replace("-", "")
-        self._note = self._folder / f"{identity}.drytrack.json"
+        self._note = find_note(self._folder, info.uuid or info.run_id)
         self._ended = read_seq(self._note)
         if not _only_task.acquire(timeout=WAIT_S):
             msg = (
@@ -318,18 +318,12 @@ class ClearML(Backend):
     def _describe(self, info: RunInfo) -> None:
         if info.description:
             self._task.set_comment(info.description)
-        about = {
-            "run_id": info.run_id,
-            "uuid": info.uuid,
-            "parent_uuid": info.parent_uuid,
-            "attempt": info.attempt,
-        }
-        self._set("drytrack", {key: about[key] for key in about if about[key]})
+        self._set("drytrack", identify(info))
 
     def _set(self, section: str, params: Mapping[str, Any]) -> None:
         if params:
             self._task.update_parameters(
-                {f"{section}/{name}": _thaw(value) for name, value in params.items()}
+                {f"{section}/{name}": thaw(value) for name, value in params.items()}
             )
 
     def _report_file(self, name: str, data: bytes, suffix: str, at: At) -> None:
@@ -356,7 +350,7 @@ class ClearML(Backend):
     def _check_session(self, session: pathlib.Path) -> None:
         """Note how far the session goes, if ClearML has written all of it."""
         if not _is_whole(session):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # there may be none at all
                 session.unlink()
             msg = (
                 f"ClearML has not written all of {session}. What was to be in it comes "
@@ -400,12 +394,3 @@ def _knock() -> None:
     address = urllib.parse.urlsplit(Session.get_api_server_host())
     port = address.port or (443 if address.scheme == "https" else 80)
     socket.create_connection((address.hostname or "", port), KNOCK_S).close()
-
-
-def _thaw(value: Any) -> Any:
-    """Return plain data as the types that ClearML knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _thaw(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_thaw(item) for item in value]
-    return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import json
 import logging
 import os
 import pathlib
@@ -26,16 +25,14 @@ from drytrack.trackers._backend import (
     import_backend,
 )
 from drytrack.trackers._name_rule import NameRule
-from drytrack.trackers._offline_note import read_seq, write_seq
+from drytrack.trackers._offline_note import find_note, read_seq, write_seq
+from drytrack.trackers._run_info import thaw
 from drytrack.trackers._vendor_process import environment, same_excepthook
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = ["Comet"]
-
-NOTE_SUFFIX = ".drytrack.json"
-"""Ends the file that says how far the archives of a run go."""
 
 QUIET = {
     "COMET_DISABLE_AUTO_LOGGING": "1",  # patches other libraries
@@ -121,7 +118,7 @@ class Comet(Backend):
         self._is_online = bool(api_key) if self._online is None else self._online
         options = dict(self._options)
         self._folder = (self.par_dir or info.par_dir) / self.folder_name
-        self._note = self._folder / f"{key}{NOTE_SUFFIX}"
+        self._note = find_note(self._folder, key)
         if not self._is_online:
             self._folder.mkdir(parents=True, exist_ok=True)
             options["offline_directory"] = str(self._folder)
@@ -249,7 +246,7 @@ class Comet(Backend):
         artifact_path: str | None,
     ) -> None:
         """Log a file, or the files of a folder, as assets."""
-        about = {**_plain(metadata), "name": name, "kind": kind}
+        about = {**thaw(metadata), "name": name, "kind": kind}
         where = artifact_path or f"{kind}/{name}"
         for file, within in _files(path):
             self._experiment.log_asset(
@@ -267,7 +264,7 @@ class Comet(Backend):
         """Log a file, or the files of a folder, as a model of the experiment."""
         for file, within in _files(path):
             self._experiment.log_model(
-                name, str(file), file_name=within, metadata=_plain(metadata)
+                name, str(file), file_name=within, metadata=thaw(metadata)
             )
 
     @property
@@ -366,7 +363,3 @@ def _files(path: pathlib.Path) -> Iterator[tuple[pathlib.Path, str]]:
     else:
         path.stat()  # Comet would only log that there is none
         yield path, path.name
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))

@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
-import math
 import pathlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from drytrack.core._atomic import replace_file
 from drytrack.trackers._backend import (
     At,
     Backend,
@@ -21,6 +18,8 @@ from drytrack.trackers._backend import (
     import_backend,
 )
 from drytrack.trackers._name_rule import NameRule
+from drytrack.trackers._offline_note import read_seq, write_seq
+from drytrack.trackers._run_info import thaw
 
 if TYPE_CHECKING:
     import os
@@ -79,10 +78,9 @@ class DVCLive(Backend):
         folder = self.run_dir
         self._note = folder / NOTE
         self._uuid = info.uuid
-        self._newest = self._noted = self._read_note()
+        self._noted = read_seq(self._note, info.uuid) if info.uuid else 0
         # Without `resume` DVCLive empties the folder.
-        goes_on = info.resumed or self._newest > 0
-        self._begun: tuple[int | None, set[str]] = (None, set())
+        goes_on = info.resumed or self._noted > 0
         self._written: dict[str, dict[int, str]] = {}
         if goes_on:
             self._written = _read_metrics(folder / "plots" / "metrics")
@@ -104,8 +102,7 @@ class DVCLive(Backend):
         self._live.make_summary()
         if self._uuid is not None and self.taken_seq > self._noted:
             self._noted = self.taken_seq
-            note = {"uuid": self._uuid, "seq": self._noted}
-            replace_file(self._note, json.dumps(note).encode())
+            write_seq(self._note, self._noted, self._uuid)
 
     def finish(self, status: str, error: Mapping[str, str] | None) -> None:
         """End it as DVCLive does: report, ``dvc.yaml``, experiment, as asked for."""
@@ -120,32 +117,19 @@ class DVCLive(Backend):
     def log_metrics(self, metrics: Mapping[str, float], at: At) -> None:
         """Write a row to the file of each metric."""
         self._live.step = at.step
-        if self._begun[0] is None or self._begun[0] != self.seq:
-            self._begun = (self.seq, set())
-        for metric, value in metrics.items():
+        for metric, value in self._unwritten(metrics):
             name = self._free_name(metric)
-            if name in self._begun[1]:
-                continue  # by a first try, which failed at a later one
-            written = self._written.get(name)
-            # Or by a process that was killed before it could note it.
-            if written is None or written.get(at.step) != str(value):
+            # Perhaps by a process that was killed before it could note it.
+            if self._written.get(name, {}).get(at.step) != str(value):
                 self._live.log_metric(name, value)
-            self._begun[1].add(name)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Write parameters to ``params.yaml``."""
-        self._live.log_params(_thaw(params))
+        self._live.log_params(thaw(params))
 
     def log_summary(self, summary: Mapping[str, Any]) -> None:
         """Write values beside the newest ones of the metrics."""
-        self._live.summary.update(
-            {
-                name: str(value)
-                if isinstance(value, float) and not math.isfinite(value)
-                else _thaw(value)
-                for name, value in summary.items()
-            }
-        )
+        self._live.summary.update(thaw(summary, odd_floats=False))  # JSON knows no NaN
 
     def log_image(
         self, name: str, image: MediaFile, at: At, caption: str | None
@@ -189,7 +173,7 @@ class DVCLive(Backend):
         if getattr(self._live, "_dvc_repo", None) is None:
             self._pass_over("artifacts without a DVC repository")
             return
-        self._live.log_artifact(str(path), kind, name, meta=_thaw(metadata), copy=True)
+        self._live.log_artifact(str(path), kind, name, meta=thaw(metadata), copy=True)
 
     @property
     def native(self) -> Any:
@@ -211,13 +195,6 @@ class DVCLive(Backend):
             if not isinstance(node, dict):
                 return name.replace("/", "_x2f_")
         return f"{name}_x_" if isinstance(node.get(parts[-1]), dict) else name
-
-    def _read_note(self) -> int:
-        try:
-            note = json.loads(self._note.read_bytes())
-        except (OSError, ValueError):
-            return 0
-        return int(note["seq"]) if note.get("uuid") == self._uuid else 0
 
 
 @contextlib.contextmanager
@@ -253,12 +230,3 @@ def _read_metrics(folder: pathlib.Path) -> dict[str, dict[int, str]]:
             rows = [row for row in csv.reader(file, delimiter="\t") if len(row) == 2]
         found[name] = {int(step): value for step, value in rows[1:]}
     return found
-
-
-def _thaw(value: Any) -> Any:
-    """Return plain data as the types that YAML writers know."""
-    if isinstance(value, Mapping):
-        return {str(key): _thaw(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_thaw(item) for item in value]
-    return value

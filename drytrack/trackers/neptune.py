@@ -23,7 +23,8 @@ from drytrack.trackers._backend import (
     import_backend,
 )
 from drytrack.trackers._name_rule import NameRule
-from drytrack.trackers._offline_note import read_seq, write_seq
+from drytrack.trackers._offline_note import find_note, read_seq, write_seq
+from drytrack.trackers._run_info import identify, thaw
 from drytrack.trackers._vendor_process import environment, same_excepthook
 
 if TYPE_CHECKING:
@@ -82,11 +83,9 @@ class Neptune(Backend):
         self._run = None
         self._paths: dict[str, str] = {}
         self._levels: set[str] = set()
-        self._begun: tuple[int | None, set[str]] = (None, set())
         folder = (self.par_dir or info.par_dir) / self.folder_name
         folder.mkdir(parents=True, exist_ok=True)
-        identity = (info.uuid or info.run_id).replace("-", "")
-        self._note = folder / f"{identity}.drytrack.json"
+        self._note = find_note(folder, info.uuid or info.run_id)
         self._before = self._noted = read_seq(self._note)
         with (
             _opening,
@@ -105,14 +104,7 @@ class Neptune(Backend):
             )
         container = self._run.get_url().rpartition("/")[2]
         (self._folder,) = (folder / "offline").glob(f"run__{container}__*")
-        about = {
-            "experiment": info.experiment,
-            "run_id": info.run_id,
-            "uuid": info.uuid,
-            "parent_uuid": info.parent_uuid,
-            "attempt": info.attempt,
-        }
-        self._assign("drytrack", {key: about[key] for key in about if about[key]})
+        self._assign("drytrack", {"experiment": info.experiment, **identify(info)})
 
     def last_seq(self) -> int | None:
         """Return the sequence number that was noted with the last flush."""
@@ -139,17 +131,12 @@ class Neptune(Backend):
 
     def log_metrics(self, metrics: Mapping[str, float], at: At) -> None:
         """Append to series; what is not finite becomes a line of ``not_finite``."""
-        if self._begun[0] is None or self._begun[0] != self.seq:
-            self._begun = (self.seq, set())
-        for name, value in metrics.items():
-            if name in self._begun[1]:
-                continue  # by a first try, which failed at a later one
+        for name, value in self._unwritten(metrics):
             if math.isfinite(value):
                 self._append(name, value, at)
             else:
                 text = f"{name} is {value} at {at.axis} {at.step}"
                 self._append("not_finite", text, at)
-            self._begun[1].add(name)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Assign ``parameters/a/b``; the newest value counts."""
@@ -247,11 +234,12 @@ class Neptune(Backend):
 
         for name, value in values.items():
             path = self._free(self.rule.adapt(f"{level}/{name}"))
-            plain = stringify_unsupported({"value": _thaw(value)})["value"]
-            # Neptune would skip what is not finite.
-            if isinstance(plain, float) and not math.isfinite(plain):
+            plain = thaw(value)
+            # Neptune has no lists, and would skip what is not finite.
+            is_odd = isinstance(plain, float) and not math.isfinite(plain)
+            if is_odd or isinstance(plain, list):
                 plain = str(plain)
-            self._run[path] = plain
+            self._run[path] = stringify_unsupported(plain)
 
     def _upload(self, name: str, data: bytes, extension: str) -> None:
         self._run[self._free(name)].upload(self._file(data, extension))
@@ -281,12 +269,3 @@ class Neptune(Backend):
 def _levels(path: str) -> list[str]:
     parts = path.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
-
-
-def _thaw(value: Any) -> Any:
-    """Return plain data as the types that Neptune knows."""
-    if isinstance(value, Mapping):
-        return {str(key): _thaw(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return str([_thaw(item) for item in value])
-    return value

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from drytrack.core import _defaults
 from drytrack.core import log_events as events
@@ -15,6 +18,7 @@ from drytrack.core.experiment import Experiment
 from drytrack.loops import TrainingLoop
 from drytrack.replay import replay
 from drytrack.testing import TrackerContract
+from drytrack.trackers._run_info import thaw
 from drytrack.trackers.base import (
     Backend,
     NameRule,
@@ -108,6 +112,36 @@ class FlakyBackend(LineBackend):
         if self.fails_flush:
             self.fails_flush -= 1
             raise OSError("no route to host")
+
+
+class HalfwayBackend(LineBackend):
+    """Writes one metric after the other, and refuses the second one once."""
+
+    name = "halfway"
+    notify = LineBackend.notify.extend()
+    has_refused = False
+
+    def log_metrics(self, metrics, at):
+        for metric, value in self._unwritten(metrics):
+            if metric == "b" and not self.has_refused:
+                self.has_refused = True
+                raise OSError("no route to host")
+            super().log_metrics({metric: value}, at)
+
+
+class KnowingBackend(LineBackend):
+    """Keeps the number of each event, and so can be asked what it has."""
+
+    name = "knowing"
+    notify = LineBackend.notify.extend()
+
+    def log_metrics(self, metrics, at):
+        self._write("metrics", {"step": at.step, "seq": self.seq})
+
+    def last_seq(self):
+        return max(
+            (line.get("seq", 0) for line in lines_of(self, self.run_dir)), default=0
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -246,7 +280,7 @@ def test_each_event_becomes_its_call(experiment, tmp_path):
 
 def test_a_figure_that_is_a_picture_goes_where_images_go(experiment):
     backend = FullBackend()
-    figure = pytest.importorskip("matplotlib.figure").Figure()
+    figure = Figure()
 
     with watched(experiment, backend) as run:
         run.log_figure("curve", figure)
@@ -389,7 +423,7 @@ def steps(experiment, backend):
     return [line["step"] for line in read(experiment, backend)]
 
 
-@pytest.mark.filterwarnings("ignore:Tracker 'flaky'")
+@pytest.mark.filterwarnings("ignore:Tracker 'flaky'")  # it fails on purpose
 def test_what_was_taken_is_not_given_again_after_a_failed_flush(experiment):
     backend = FlakyBackend(fails_flush=1)
 
@@ -401,7 +435,7 @@ def test_what_was_taken_is_not_given_again_after_a_failed_flush(experiment):
     assert steps(experiment, backend) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.filterwarnings("ignore:Tracker 'flaky'")
+@pytest.mark.filterwarnings("ignore:Tracker 'flaky'")  # it fails on purpose
 def test_what_failed_is_given_again_behind_what_was_taken(experiment):
     # Six refusals of three events: a suspension, with events taken before it.
     backend = FlakyBackend(refuses={1: 2, 2: 2, 3: 2})
@@ -411,6 +445,29 @@ def test_what_failed_is_given_again_behind_what_was_taken(experiment):
             run.log({"loss": 1.0}, step=step)
 
     assert sorted(steps(experiment, backend)) == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.filterwarnings("ignore:Tracker 'halfway'")  # it fails on purpose
+def test_what_a_failed_try_has_written_is_not_written_again(experiment):
+    backend = HalfwayBackend()
+
+    with watched(experiment, backend) as run:
+        run.log({"a": 1.0, "b": 2.0, "c": 3.0})
+        run.log({"a": 1.0})
+
+    assert backend.has_refused
+    assert [name for name, _ in names(experiment, backend)] == ["a", "b", "c", "a"]
+
+
+def test_what_the_tool_says_that_it_has_is_kept_from_it(experiment):
+    with watched(experiment, KnowingBackend()) as run:
+        for step in range(3):
+            run.log({"loss": 1.0}, step=step)
+    backend = KnowingBackend()
+
+    replay(run, backend)
+
+    assert steps(experiment, backend) == [0, 1, 2]
 
 
 def test_a_resumed_run_finds_the_state_again(experiment):
@@ -446,7 +503,7 @@ def test_a_backend_that_is_removed_finishes_its_run(experiment):
         experiment.trackers.remove("lines")
         run.flush()
         while backend.is_open:
-            pass
+            time.sleep(0.01)
 
     assert read(experiment, backend, "finish") == [
         {"kind": "finish", "status": "interrupted"}
@@ -463,6 +520,17 @@ def test_a_backend_that_is_removed_finishes_its_run(experiment):
 )
 def test_nested_parameters_are_flattened(nested, flat):
     assert flatten(nested) == flat
+
+
+def test_what_an_event_has_frozen_becomes_plain_data():
+    params = {"deep": [{"rate": math.inf}], "rate": math.nan}
+    frozen = events.ParamsEvent.unpublished(params).params
+
+    plain = thaw(frozen, odd_floats=False)
+
+    assert plain == {"deep": [{"rate": "inf"}], "rate": "nan"}
+    assert [type(plain), type(plain["deep"])] == [dict, list]
+    assert thaw(frozen)["deep"] == [{"rate": math.inf}]
 
 
 class TestLineBackend(TrackerContract):
