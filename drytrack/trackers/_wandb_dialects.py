@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from drytrack.core.exceptions import BackendError
+from drytrack.trackers._run_info import thaw
 
 if TYPE_CHECKING:
     import pathlib
@@ -31,22 +31,25 @@ _openings: set[object] = set()
 class Dialect:
     """How W&B itself is spoken to.
 
+    Args:
+        module: The module.
+        folder: Where it writes.
+        settings: The user's, in whatever form the module takes them.
+
     Attributes:
-        extra: The extra of drytrack that installs the module.
+        has_artifacts: Whether `log_artifact` has a place for them.
+        odd_floats: Whether NaN and infinities may stand anywhere but in metrics.
     """
 
-    extra = "wandb"
+    has_artifacts: ClassVar[bool] = True
+    odd_floats: ClassVar[bool] = True
 
-    def __init__(self, module: ModuleType) -> None:
+    def __init__(self, module: ModuleType, folder: pathlib.Path, settings: Any) -> None:
         self.module: Any = module
+        self.folder = folder
+        self.settings = settings
 
-    def init(
-        self,
-        info: RunInfo,
-        folder: pathlib.Path,
-        settings: Any,
-        options: Mapping[str, Any],
-    ) -> Any:
+    def init(self, info: RunInfo, options: Mapping[str, Any]) -> Any:
         """Open the run, or re-attach to the one of ``options["id"]``."""
         ours = {
             "project": info.experiment,
@@ -55,7 +58,7 @@ class Dialect:
             "notes": info.description,
         }
         given = {
-            "settings": self._fill_in(settings, folder),
+            "settings": self._fill_in_settings(),
             "resume": "allow",
             # Where a variable of W&B's own says it, that is what it is read for.
             **{k: v for k, v in ours.items() if f"WANDB_{k.upper()}" not in os.environ},
@@ -86,14 +89,12 @@ class Dialect:
         if others is None and len(_openings) == 1:
             self.module.teardown(exit_code=1)
 
-    def _fill_in(self, settings: Any, folder: pathlib.Path) -> Any:
+    def _fill_in_settings(self) -> Any:
         """Return settings with what a tracker needs, where the user left it open."""
-        if settings is None:
-            settings = self.module.Settings()
-        elif isinstance(settings, Mapping):
-            settings = self.module.Settings(**settings)
+        if self.settings is None or isinstance(self.settings, Mapping):
+            settings = self.module.Settings(**(self.settings or {}))
         else:
-            settings = settings.model_copy()
+            settings = self.settings.model_copy()
         chosen = settings.model_fields_set
         # The other values would hand one run to all that overlap.
         if "reinit" not in chosen:
@@ -105,8 +106,8 @@ class Dialect:
         if "finish_timeout" not in chosen and hasattr(settings, "finish_timeout"):
             settings.finish_timeout = FINISH_TIMEOUT_S
         if "root_dir" not in chosen:
-            folder.mkdir(parents=True, exist_ok=True)
-            settings.root_dir = str(folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            settings.root_dir = str(self.folder)
         return settings
 
     def url(self, run: Any) -> str | None:
@@ -130,7 +131,7 @@ class Dialect:
 
     def log_config(self, run: Any, params: Mapping[str, Any]) -> None:
         """Add to the configuration."""
-        run.config.update(params, allow_val_change=True)
+        run.config.update(self._thaw(params), allow_val_change=True)
 
     def log_summary(self, run: Any, summary: Mapping[str, Any]) -> bool:
         """Set values of the summary; return whether there is one."""
@@ -149,7 +150,7 @@ class Dialect:
         """Return a table as what `log` takes; None where there is none."""
         return self.module.Table(
             columns=list(columns),
-            data=[list(row) for row in rows],
+            data=self._thaw(rows),
             allow_mixed_types=True,
         )
 
@@ -169,16 +170,16 @@ class Dialect:
         metadata: Mapping[str, Any],
         aliases: Sequence[str],
         folder: str | None,
-    ) -> bool:
-        """Log a file or a folder; return whether there is a place for it."""
-        artifact = self.module.Artifact(name, type=kind, metadata=dict(metadata))
+    ) -> None:
+        """Log a file or a folder."""
+        about = self._thaw(metadata)
+        artifact = self.module.Artifact(name, type=kind, metadata=about)
         if path.is_dir():
             artifact.add_dir(str(path), name=folder)
         else:
             inside = f"{folder.strip('/')}/{path.name}" if folder else path.name
             artifact.add_file(str(path), name=inside)
         run.log_artifact(artifact, aliases=list(aliases))
-        return True
 
     def watch(self, run: Any, model: object, options: Mapping[str, Any]) -> None:
         """Watch a torch model."""
@@ -197,19 +198,16 @@ class Dialect:
             self.module.run = None
         run.finish(exit_code=0 if status == "completed" else 1)
 
+    def _thaw(self, value: Any) -> Any:
+        return thaw(value, odd_floats=self.odd_floats)
+
 
 class TrackioDialect(Dialect):
     """Trackio: local SQLite; runs are found by name, steps may come in any order."""
 
-    extra = "trackio"
+    odd_floats = False
 
-    def init(
-        self,
-        info: RunInfo,
-        folder: pathlib.Path,
-        settings: Any,
-        options: Mapping[str, Any],
-    ) -> Any:
+    def init(self, info: RunInfo, options: Mapping[str, Any]) -> Any:
         """Open the run, or go on in the one of the same name."""
         options = {
             "project": info.experiment,
@@ -233,7 +231,7 @@ class TrackioDialect(Dialect):
 
     def log_config(self, run: Any, params: Mapping[str, Any]) -> None:
         """Add to the configuration, which goes out with the next row."""
-        run.config.update(_thaw(params))
+        run.config.update(self._thaw(params))
         run._config_logged = False
 
     def log_summary(self, run: Any, summary: Mapping[str, Any]) -> bool:
@@ -246,29 +244,7 @@ class TrackioDialect(Dialect):
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
         """Return a table."""
-        return self.module.Table(
-            columns=list(columns), data=[[_thaw(cell) for cell in row] for row in rows]
-        )
-
-    def log_artifact(
-        self,
-        run: Any,
-        name: str,
-        path: pathlib.Path,
-        *,
-        kind: str,
-        metadata: Mapping[str, Any],
-        aliases: Sequence[str],
-        folder: str | None,
-    ) -> bool:
-        """Log a file or a folder."""
-        artifact = self.module.Artifact(name, type=kind, metadata=_thaw(metadata))
-        if path.is_dir():
-            artifact.add_dir(str(path))
-        else:
-            artifact.add_file(str(path))
-        run.log_artifact(artifact, aliases=list(aliases))
-        return True
+        return self.module.Table(columns=list(columns), data=self._thaw(rows))
 
     def flush(self, run: Any) -> None:
         """Write now what its own thread writes a few times a second."""
@@ -282,15 +258,10 @@ class TrackioDialect(Dialect):
 class SwanLabDialect(Dialect):
     """SwanLab: one run at a time in a process."""
 
-    extra = "swanlab"
+    has_artifacts = False
+    odd_floats = False
 
-    def init(
-        self,
-        info: RunInfo,
-        folder: pathlib.Path,
-        settings: Any,
-        options: Mapping[str, Any],
-    ) -> Any:
+    def init(self, info: RunInfo, options: Mapping[str, Any]) -> Any:
         """Open the run; the server alone knows how to go on in one."""
         given = {
             "project": info.experiment,
@@ -298,12 +269,12 @@ class SwanLabDialect(Dialect):
             "name": info.run_id,
             "description": info.description,
             "tags": list(info.tags) or None,
-            "log_dir": str(folder / "swanlog"),
+            "log_dir": str(self.folder / "swanlog"),
             **options,
         }
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            return self.module.init(settings=settings, **given)
+            return self.module.init(settings=self.settings, **given)
         except RuntimeError as err:
             if not self.module.has_run():
                 raise
@@ -328,7 +299,7 @@ class SwanLabDialect(Dialect):
 
     def log_config(self, run: Any, params: Mapping[str, Any]) -> None:
         """Add to the configuration."""
-        run.config.update(_thaw(params))
+        run.config.update(self._thaw(params))
 
     def log_summary(self, run: Any, summary: Mapping[str, Any]) -> bool:
         """Set them as configuration, for the summary is made by the server."""
@@ -346,26 +317,12 @@ class SwanLabDialect(Dialect):
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
         """Return a table as a chart."""
         table = self.module.echarts.Table()
-        table.add(list(columns), [[_thaw(cell) for cell in row] for row in rows])
+        table.add(list(columns), self._thaw(rows))
         return table
 
     def text(self, text: str) -> Any:
         """Return a text."""
         return self.module.Text(text)
-
-    def log_artifact(
-        self,
-        run: Any,
-        name: str,
-        path: pathlib.Path,
-        *,
-        kind: str,
-        metadata: Mapping[str, Any],
-        aliases: Sequence[str],
-        folder: str | None,
-    ) -> bool:
-        """Do nothing: there are no artifacts."""
-        return False
 
     def flush(self, run: Any) -> None:
         """Do nothing: it is written by a thread of its own."""
@@ -380,18 +337,7 @@ class SwanLabDialect(Dialect):
             run.finish("aborted")
 
 
-def dialect_of(module: ModuleType) -> Dialect:
+def dialect_of(module: ModuleType) -> type[Dialect]:
     """Return how a module is spoken to; as W&B, where nothing else is known."""
     dialects = {"trackio": TrackioDialect, "swanlab": SwanLabDialect}
-    return dialects.get(module.__name__.partition(".")[0], Dialect)(module)
-
-
-def _thaw(value: Any) -> Any:
-    """Return plain data as the types that JSON writers know."""
-    if isinstance(value, Mapping):
-        return {str(key): _thaw(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_thaw(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    return dialects.get(module.__name__.partition(".")[0], Dialect)

@@ -18,7 +18,7 @@ from drytrack.trackers._backend import (
     import_backend,
 )
 from drytrack.trackers._name_rule import NameRule
-from drytrack.trackers._wandb_dialects import Dialect, dialect_of
+from drytrack.trackers._wandb_dialects import dialect_of
 
 if TYPE_CHECKING:
     import os
@@ -87,16 +87,12 @@ class Wandb(Backend):
             extra=self._module_name.partition(".")[0],
             tracker=type(self).__name__,
         )
-        self._dialect: Dialect = dialect_of(module)
+        folder = self.par_dir or info.par_dir
+        self._dialect = dialect_of(module)(module, folder, self._settings)
         identity = self.state.get("id") or self._options.get("id")
         if identity is None:
             identity = (info.uuid or str(uuid.uuid4())).replace("-", "")
-        self._run = self._dialect.init(
-            info,
-            self.par_dir or info.par_dir,
-            self._settings,
-            {**self._options, "id": identity},
-        )
+        self._run = self._dialect.init(info, {**self._options, "id": identity})
         self.state.update(id=str(self._run.id), url=self.url)
 
     def flush(self) -> None:
@@ -179,13 +175,16 @@ class Wandb(Backend):
         artifact_path: str | None,
     ) -> None:
         """Log an artifact, with an alias for its ``version`` if it has one."""
+        if not self._dialect.has_artifacts:
+            self._pass_over("artifacts")
+            return
         aliases = ["latest"]
         if "version" in metadata:
             version = str(metadata["version"])
             # W&B gives out v0, v1, … itself.
             is_its_own = version[:1] == "v" and version[1:].isdigit()
             aliases.append(f"version-{version}" if is_its_own else version)
-        took = self._dialect.log_artifact(
+        self._dialect.log_artifact(
             self._run,
             self.artifact_rule.adapt(name),
             path,
@@ -194,8 +193,6 @@ class Wandb(Backend):
             aliases=aliases,
             folder=artifact_path,
         )
-        if not took:
-            self._pass_over("artifacts")
 
     def watch(self, model: object, **options: Any) -> None:
         """Let W&B log gradients and parameters of a torch model.
