@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -13,7 +12,6 @@ import shutil
 from typing import Any, NamedTuple
 
 from drytrack.core import _current, _record, log_events
-from drytrack.core._atomic import replace_file
 from drytrack.core._secrets import mask_text
 from drytrack.core.exceptions import RecordError, RunExistsError
 from drytrack.core.run import new_record
@@ -204,5 +202,5 @@ def _note_end(folder: pathlib.Path, status: str) -> None:
         return
     if status == "completed" and data["status"] != "created":
         return
-    data["status"] = "completed" if status == "completed" else "failed"
-    replace_file(folder / _record.RECORD, json.dumps(data).encode())
+    writer = _record.RecordWriter(folder, data, _logger.warning)
+    writer.write(status="completed" if status == "completed" else "failed")
