@@ -128,7 +128,7 @@ def make_run_folder(par_dir: pathlib.Path, data: Mapping[str, Any]) -> pathlib.P
         if not folder.exists():
             (beside / "attempts").mkdir(parents=True)
             (beside / RECORD).write_bytes(_encode(data))
-            with contextlib.suppress(FileExistsError, PermissionError):
+            with contextlib.suppress(FileExistsError, PermissionError):  # taken
                 if _rename(beside, folder):
                     return folder
     except OSError as err:  # a file where a folder should be, among others
@@ -408,7 +408,7 @@ class RecordWriter:
         if self.data["status"] in ENDED:
             reserve.unlink(missing_ok=True)
         elif not reserve.exists():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # then there is no room to set aside
                 # Not zeros, which some file systems keep for nothing.
                 replace_file(reserve, os.urandom(RESERVE_BYTES))
 

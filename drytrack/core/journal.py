@@ -286,7 +286,7 @@ class JournalWriter:
     def _refused(self, seq: int, line: bytes, written: int, error: OSError) -> None:
         """Take back half a line, and keep the whole of it in memory."""
         if written:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # seen by `written`
                 os.ftruncate(self._fd, self.size - written)
                 written = 0
         if written:  # it cannot be taken back: end it, and write it again after
@@ -319,7 +319,7 @@ class JournalWriter:
     def _write_backlog(self, limit: int) -> None:
         for _ in range(min(limit, len(self._backlog))):
             _, line = self._backlog[0]
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # seen by `_written`
                 self._written += os.write(self._fd, line[self._written :])
             if self._written != len(line):
                 self._next_try = monotonic() + RETRY_S
@@ -718,7 +718,7 @@ def compact(folder: pathlib.Path) -> tuple[int, int]:
 
 
 def _check_ended(folder: pathlib.Path) -> None:
-    with contextlib.suppress(RecordError):
+    with contextlib.suppress(RecordError):  # nobody knows, so nobody objects
         if (status := read_record(folder).status) in ("running", "stalled"):
             msg = f"The run in {folder} is {status}. Compress it when it has ended."
             raise JournalError(msg)
