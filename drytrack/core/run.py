@@ -551,8 +551,8 @@ class Run(RunLogging, RunState, Generic[C]):
                 continue
             try:
                 loop.close(reason)
-            except Exception as err:  # the run must end all the same
-                _logger.exception("A loop failed to close: %s", err)  # noqa: TRY401
+            except Exception:  # the run must end all the same
+                _logger.exception("A loop failed to close")
             self.close_loop(loop)
 
     def _leave(self, status: Status, error: dict[str, str] | None) -> None:
