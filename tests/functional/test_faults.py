@@ -367,7 +367,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error_at_once(tmp_path):
     if os.name == "posix" and os.geteuid() != 0:
         place.chmod(0o500)
     else:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # no mount here
             done = subprocess.run(command, capture_output=True, check=False)
             mounted = done.returncode == 0
         if not mounted:
@@ -516,7 +516,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_child_processes_leave_the_journal_to_their_parent(method):
     import multiprocessing
 
@@ -546,7 +545,7 @@ def test_the_workers_of_a_data_loader_leave_the_journal_alone():
                 return 64
             def __getitem__(self, index):
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                    warnings.simplefilter("ignore")  # no run is here
                     publish(1_000_000 + index)  # in a worker: dropped
                 return torch.tensor(float(index))
 

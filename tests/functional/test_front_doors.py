@@ -101,11 +101,11 @@ def dead():
 
 
 @pytest.mark.backend
+@pytest.mark.needs("mlflow")
 @pytest.mark.parametrize("fault", ["credentials", "server"])
 def test_mlflow_that_cannot_start_says_why_and_what_to_do(
     tmp_path, monkeypatch, refusing, dead, fault
 ):
-    pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     options = {"tracking_uri": refusing if fault == "credentials" else dead}
 
@@ -118,6 +118,7 @@ def test_mlflow_that_cannot_start_says_why_and_what_to_do(
 
 
 @pytest.mark.backend
+@pytest.mark.needs("wandb")
 @pytest.mark.parametrize(
     ("fault", "key", "cure"),
     [
@@ -129,7 +130,6 @@ def test_mlflow_that_cannot_start_says_why_and_what_to_do(
 def test_wandb_that_cannot_start_says_why_and_what_to_do(
     tmp_path, monkeypatch, refusing, dead, fault, key, cure
 ):
-    pytest.importorskip("wandb")
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_BASE_URL", dead if fault == "server" else refusing)
@@ -161,16 +161,18 @@ with drytrack.setup_tracker("digits", "first", backends=sys.argv[1]) as run:
 @pytest.mark.parametrize(
     ("backend", "variables", "names"),
     [
-        ("wandb", {}, "digits first"),
-        ("wandb", {"WANDB_PROJECT": "theirs", "WANDB_NAME": "a"}, "theirs a"),
-        ("mlflow", {}, "digits"),
-        ("mlflow", {"MLFLOW_EXPERIMENT_NAME": "theirs"}, "theirs"),
+        pytest.param(*case, marks=pytest.mark.needs(case[0]))
+        for case in (
+            ("wandb", {}, "digits first"),
+            ("wandb", {"WANDB_PROJECT": "theirs", "WANDB_NAME": "a"}, "theirs a"),
+            ("mlflow", {}, "digits"),
+            ("mlflow", {"MLFLOW_EXPERIMENT_NAME": "theirs"}, "theirs"),
+        )
     ],
 )
 def test_variables_of_a_tool_keep_their_meaning(
     tmp_path, monkeypatch, backend, variables, names
 ):
-    pytest.importorskip(backend)
     for name in list(os.environ):
         if name.startswith(("WANDB_", "MLFLOW_")):
             monkeypatch.delenv(name)

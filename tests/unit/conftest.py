@@ -1,4 +1,4 @@
-"""What tests of trackers of other packages share."""
+"""What unit tests share: a run that is recorded, a package with a tracker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,38 @@ import importlib
 import sys
 
 import pytest
+
+from drytrack.core import _defaults
+from drytrack.core.experiment import Experiment
+from drytrack.testing import Recorder
+
+
+@pytest.fixture
+def no_default_trackers(monkeypatch):
+    """Leave experiments with the trackers alone that a test gives them."""
+    monkeypatch.setattr(_defaults, "trackers", {})
+    monkeypatch.setattr(_defaults, "chosen", True)
+
+
+@pytest.fixture
+def recorder():
+    """Return a tracker that keeps every event."""
+    return Recorder()
+
+
+@pytest.fixture
+def experiment(no_default_trackers, tmp_path, recorder):
+    """Return an experiment that the recorder alone watches."""
+    experiment = Experiment({"lr": 0.1}, name="Digits", par_dir=tmp_path / "store")
+    experiment.trackers.subscribe(recorder)
+    return experiment
+
+
+@pytest.fixture
+def run(experiment):
+    """Return a run that goes on."""
+    with experiment.create_run("a") as run:
+        yield run
 
 
 @pytest.fixture

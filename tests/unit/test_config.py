@@ -6,10 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import jsonschema
+import omegaconf
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from drytrack import backends
+from drytrack.cli._app import app
 from drytrack.config import (
     config_model,
     config_schema,
@@ -30,8 +34,6 @@ from drytrack.testing import Recorder
 from drytrack.trackers.csv import CSVDumper
 from drytrack.trackers.yaml import YamlDumper
 
-pytest.importorskip("pydantic")
-
 
 class Marked(Recorder):
     """A third-party tracker."""
@@ -42,9 +44,7 @@ class Marked(Recorder):
 
 
 @pytest.fixture(autouse=True)
-def _surroundings(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
+def _surroundings(no_default_trackers, monkeypatch):
     monkeypatch.setattr(backends, "_registered", {"marked": Marked})
 
 
@@ -75,7 +75,6 @@ def test_a_tracker_of_a_mapping_opens_a_run_that_it_watches_alone(tmp_path):
 
 def forms(tmp_path):
     data = {"provider": "marked", "color": "blue", "copy": True}
-    omegaconf = pytest.importorskip("omegaconf")
     return {
         "mapping": data,
         "path": write_yaml(tmp_path, data),
@@ -368,7 +367,6 @@ def test_a_file_that_cannot_be_read_is_told_so(tmp_path):
     ("value", "message"), [("???", "Missing mandatory value: par_dir"), ("${x}", "'x'")]
 )
 def test_what_omegaconf_cannot_resolve_is_told(value, message):
-    omegaconf = pytest.importorskip("omegaconf")
     config = omegaconf.OmegaConf.create({"provider": "csv", "par_dir": value})
 
     with pytest.raises(ConfigurationError, match=f"cannot be resolved: .*{message}"):
@@ -413,8 +411,6 @@ def test_the_schema_knows_every_tracker_that_can_be_imported():
     ],
 )
 def test_the_schema_agrees_with_the_reader(data, valid):
-    jsonschema = pytest.importorskip("jsonschema")
-
     found = jsonschema.Draft202012Validator(config_schema()).is_valid(data)
 
     assert found is valid
@@ -426,10 +422,7 @@ def test_the_schema_agrees_with_the_reader(data, valid):
 
 
 def test_the_command_prints_the_schema():
-    testing = pytest.importorskip("click.testing")
-    from drytrack.cli._app import app
-
-    done = testing.CliRunner().invoke(app, ["config", "schema"])
+    done = CliRunner().invoke(app, ["config", "schema"])
 
     assert done.exit_code == 0, done.output
     assert "CSVDumperConfig" in json.loads(done.output)["$defs"]

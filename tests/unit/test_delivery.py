@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from drytrack import Experiment, Tracker
-from drytrack.core import _bus, _defaults, _worker, log_events
+from drytrack.core import _bus, _worker, log_events
 from drytrack.core.exceptions import (
     DeliveryWarning,
     RequiredTrackerError,
@@ -19,6 +19,8 @@ from drytrack.core.exceptions import (
 )
 from drytrack.core.journal import JournalReader
 from drytrack.delivery import Background, Inline, Required, Sampled
+
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 FAILED = "ignore::drytrack.core.exceptions.TrackerExceptionWarning"
 MISSED = "ignore::drytrack.core.exceptions.DeliveryWarning"
@@ -94,12 +96,6 @@ class Idempotent(Keeper):
 
     def last_seq(self):
         return max(self.rows, default=0)
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @pytest.fixture(autouse=True)
@@ -478,7 +474,7 @@ def test_an_inline_tracker_that_missed_very_much_catches_up_behind_the_run(
 # -- trackers that fail ------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings(FAILED)
+@pytest.mark.filterwarnings(FAILED)  # by intent
 def test_a_background_tracker_that_recovers_gets_everything(experiment):
     tracker = Broken()
     experiment.trackers.subscribe(Background(tracker))
@@ -495,7 +491,7 @@ def test_a_background_tracker_that_recovers_gets_everything(experiment):
     assert [s for s in tracker.steps if s > 100] == list(range(101, 201))
 
 
-@pytest.mark.filterwarnings(FAILED)
+@pytest.mark.filterwarnings(FAILED)  # by intent
 def test_an_inline_tracker_that_recovers_catches_up_and_is_inline_again(experiment):
     tracker = Broken()
     experiment.trackers.subscribe(tracker)
@@ -511,7 +507,7 @@ def test_an_inline_tracker_that_recovers_catches_up_and_is_inline_again(experime
         assert tracker.steps == list(range(1, 61))
 
 
-@pytest.mark.filterwarnings(FAILED)
+@pytest.mark.filterwarnings(FAILED)  # by intent
 def test_a_tracker_that_never_recovers_is_told_at_the_end_with_the_remedy(experiment):
     tracker = Broken()
     experiment.trackers.subscribe(Background(tracker))
@@ -544,7 +540,7 @@ def test_a_tracker_that_fails_every_third_time_misses_nothing(experiment):
     assert tracker.steps == list(range(1, 101))
 
 
-@pytest.mark.filterwarnings(FAILED)
+@pytest.mark.filterwarnings(FAILED)  # by intent
 def test_a_failed_flush_brings_the_batch_again(experiment):
     class Database(Keeper):
         failures = 2
@@ -574,7 +570,7 @@ def test_a_failed_flush_brings_the_batch_again(experiment):
     assert sorted(tracker.committed) == list(range(1, 103))
 
 
-@pytest.mark.filterwarnings(MISSED, FAILED)
+@pytest.mark.filterwarnings(MISSED, FAILED)  # by intent
 def test_a_worker_that_dies_costs_the_run_nothing_and_leaves_the_rest(experiment):
     class Deadly(Keeper):
         deadly = True
@@ -724,7 +720,7 @@ def test_wrappers_nest_in_any_order(experiment, wrap):
     assert tracker.cleaned == 1
 
 
-@pytest.mark.filterwarnings(FAILED)
+@pytest.mark.filterwarnings(FAILED)  # by intent
 @pytest.mark.parametrize("background", [True, False])
 def test_a_required_tracker_that_fails_at_the_start_stops_the_run(
     experiment, background

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drytrack.core import _defaults
 from drytrack.core.exceptions import ConfigurationError, MetricValueError
 from drytrack.core.experiment import Experiment
 from drytrack.core.log_events import (
@@ -16,26 +15,8 @@ from drytrack.core.log_events import (
     StopExperimentEvent,
 )
 from drytrack.experiment_logger import ExperimentLogger
-from drytrack.testing import Recorder
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
-
-
-@pytest.fixture
-def run(tmp_path, recorder):
-    experiment = Experiment(name="Digits", par_dir=tmp_path)
-    experiment.trackers.subscribe(recorder)
-    with experiment.create_run("a") as run:
-        yield run
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 def points(recorder, axis="step"):
@@ -114,8 +95,8 @@ def test_steps_go_on_in_a_resumed_run(tmp_path):
         assert logger.get_training_summary()["steps"] == 1
 
 
+@pytest.mark.needs("psutil")
 def test_the_machine_is_measured_at_this_step(run, recorder):
-    pytest.importorskip("psutil")
     logger = ExperimentLogger(run, log_interval=1)
     logger.log_training_step({"loss": 1.0})
     logger.log_system_metrics()

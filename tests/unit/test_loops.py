@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drytrack import Experiment, TestLoop, Tracker, TrainingLoop
-from drytrack.core import _defaults, log_events
+from drytrack.core import log_events
 from drytrack.core.exceptions import (
     AccessOutsideScopeError,
     EventValueError,
@@ -19,11 +19,7 @@ from drytrack.core.exceptions import (
 )
 from drytrack.testing import capture_events
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 @pytest.fixture
@@ -256,7 +252,7 @@ def test_an_exception_ends_the_training_before_the_run(experiment, events):
     def train(run):
         run.register_model(object(), "net")
         for _ in TrainingLoop("net", name="trainer").epochs(10):
-            1 / 0  # noqa: B018
+            _ = 1 / 0
 
     with pytest.raises(ZeroDivisionError), experiment.create_run() as run:
         train(run)
@@ -640,7 +636,7 @@ def test_an_exception_ends_the_test_once(experiment, events):
     def check(run):
         run.register_model(object(), "net")
         with TestLoop("net", name="test"):
-            1 / 0  # noqa: B018
+            _ = 1 / 0
 
     with pytest.raises(ZeroDivisionError), experiment.create_run() as run:
         check(run)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drytrack import Experiment, Tracker, TrainingLoop
-from drytrack.core import _defaults, log_events
+from drytrack.core import log_events
 from drytrack.core.exceptions import (
     JournalError,
     RecordWarning,
@@ -19,6 +19,8 @@ from drytrack.core.journal import compact
 from drytrack.delivery import Background, Sampled
 from drytrack.replay import replay
 from drytrack.trackers.csv import CSVDumper
+
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 class Keeper(Tracker):
@@ -52,12 +54,6 @@ class Remembering(Keeper):
     def _attach(self, event: log_events.StartExperimentEvent) -> None:
         self.found = dict(self.state)
         self.state.setdefault("service_id", "abc")
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @pytest.fixture

@@ -20,13 +20,9 @@ from drytrack.testing import Recorder, TrackerContract, capture_events
 from drytrack.trackers.base import Dumper, MemoryMetrics, SourcedMetrics, resolve_axis
 from drytrack.trackers.null import NullTracker
 
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
+
 HERE = pathlib.Path(__file__)
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 class Lines(Dumper):

@@ -8,30 +8,11 @@ import threading
 import numpy as np
 import pytest
 
-from drytrack.core import _defaults
 from drytrack.core.exceptions import ArtifactError
 from drytrack.core.experiment import Experiment
 from drytrack.core.log_events import ArtifactEvent, SaveModelEvent
-from drytrack.testing import Recorder
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
-
-
-@pytest.fixture
-def run(tmp_path, recorder):
-    experiment = Experiment(name="Digits", par_dir=tmp_path / "store")
-    experiment.trackers.subscribe(recorder)
-    with experiment.create_run("a") as run:
-        yield run
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 def artifacts(recorder):

@@ -32,8 +32,7 @@ from drytrack.core.log_events import (
 from drytrack.core.track import Tracker
 from drytrack.delivery import Required
 
-# What a failing tracker has missed is told once more when its run stops.
-pytestmark = pytest.mark.filterwarnings(
+pytestmark = pytest.mark.filterwarnings(  # of a failed tracker, as its run stops
     "ignore:Tracker '.*' has missed:drytrack.core.exceptions.DeliveryWarning"
 )
 
@@ -439,7 +438,7 @@ def test_the_next_run_starts_a_suspended_tracker_afresh(experiment):
     failing = Failing(start=True)
     experiment.trackers.subscribe(failing)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DrytrackWarning)
+        warnings.simplefilter("ignore", DrytrackWarning)  # it fails by intent
         with experiment.create_run(record=False):
             pass
     failing.fail_at_start = False

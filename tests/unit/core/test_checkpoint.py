@@ -7,10 +7,13 @@ import uuid
 
 import pytest
 
-from drytrack.core import _defaults
 from drytrack.core.exceptions import RecordError, RunExistsError, RunStateError
 from drytrack.core.experiment import Experiment
 from drytrack.trackers.base import Backend
+
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
+
+NO_DIST = "ignore:torch.distributed is disabled:UserWarning"
 
 
 class Hosted(Backend):
@@ -31,12 +34,6 @@ class Hosted(Backend):
 
     def finish(self, status, error):
         pass
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @pytest.fixture
@@ -230,7 +227,7 @@ def test_another_run_of_that_id_is_not_mistaken_for_it(experiment, tmp_path, ser
 
 
 @pytest.mark.torch
-@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.filterwarnings(NO_DIST)  # as the test wants it
 @pytest.mark.parametrize("stateful", ["experiment", "run"])
 def test_torch_distributed_checkpoint_keeps_the_run(
     experiment, tmp_path, server, stateful

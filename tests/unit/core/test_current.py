@@ -11,17 +11,13 @@ import weakref
 
 import pytest
 
-from drytrack.core import _current, _defaults, log_events
+from drytrack.core import _current, log_events
 from drytrack.core.exceptions import AccessOutsideScopeError, NestedRunError
 from drytrack.core.experiment import Experiment
 from drytrack.core.track import Tracker
 from drytrack.testing import Recorder, capture_events
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 @pytest.fixture(autouse=True)

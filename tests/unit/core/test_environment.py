@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import drytrack
@@ -162,9 +163,7 @@ def test_the_quick_part_imports_no_framework_and_starts_no_program():
 
 
 def test_versions_of_imported_packages_are_recorded():
-    numpy = pytest.importorskip("numpy")
-
-    assert quick_environment()["imported"]["numpy"] == numpy.__version__
+    assert quick_environment()["imported"]["numpy"] == np.__version__
 
 
 @pytest.mark.parametrize(
@@ -251,9 +250,8 @@ print(json.dumps(manager.kernel.shell.user_ns["found"]))
 
 
 @pytest.mark.notebook
+@pytest.mark.needs("ipykernel")
 def test_a_kernel_is_recognised_as_a_notebook(tmp_path):
-    pytest.importorskip("ipykernel")
-
     found = run_python(
         NOTEBOOK, IPYTHONDIR=str(tmp_path), JPY_SESSION_NAME="/a/b.ipynb"
     )

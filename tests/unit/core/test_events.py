@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 
 import drytrack
@@ -699,9 +701,7 @@ def test_payloads_are_compared_by_content(left, right, equal):
 
 
 def test_data_frames_are_compared_by_content():
-    pandas = pytest.importorskip("pandas")
-    polars = pytest.importorskip("polars")
-    for library in (pandas, polars):
+    for library in (pd, pl):
         frame, other = (
             library.DataFrame({"a": [1, 2]}),
             library.DataFrame({"a": [1, 3]}),

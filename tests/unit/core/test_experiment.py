@@ -14,11 +14,11 @@ import threading
 import time
 import types
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drytrack.core import _defaults
 from drytrack.core.exceptions import (
     AccessOutsideScopeError,
     ConfigurationError,
@@ -34,6 +34,8 @@ from drytrack.core.exceptions import (
 from drytrack.core.experiment import Experiment
 from drytrack.core.log_events import StartExperimentEvent
 from drytrack.testing import capture_events
+
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 REFUSED = [
     "../../x",
@@ -64,12 +66,6 @@ REFUSED = [
     7,
     b"bytes",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @pytest.fixture
@@ -376,7 +372,7 @@ def test_a_second_experiment_of_the_same_name_sees_the_same_runs(tmp_path):
 def test_a_previous_run_tells_its_status_and_error(experiment):
     finish(experiment.create_run("good"))
     with pytest.raises(ZeroDivisionError), experiment.create_run("bad"):
-        1 / 0  # noqa: B018
+        _ = 1 / 0
 
     good, bad = experiment.previous_runs
 
@@ -570,8 +566,7 @@ def cyclic():
 
 
 def big_array():
-    numpy = pytest.importorskip("numpy")
-    return {"data": numpy.zeros(13_000_000)}
+    return {"data": np.zeros(13_000_000)}
 
 
 ODD = {

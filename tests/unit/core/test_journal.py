@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import tracemalloc
 import zlib
 
+import duckdb
 import orjson
 import pandas as pd
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drytrack import Experiment
-from drytrack.core import _defaults, journal
+from drytrack.core import journal
 from drytrack.core.exceptions import JournalError
 from drytrack.core.journal import JournalReader, JournalWriter, Position, compact
 from drytrack.core.log_events import (
@@ -30,17 +32,14 @@ from drytrack.core.log_events import (
     UnknownEvent,
 )
 
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
+
 FILE = "journal.jsonl"
+DEVICE = pathlib.Path("/dev/full")
 
 
 def step(number, **metrics):
     return StepMetricEvent.unpublished("s", number, metrics or {"loss": number / 7})
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 def no_problem(what):
@@ -124,13 +123,14 @@ def test_the_short_way_writes_what_the_long_one_reads(tmp_path, writer):
     assert list(JournalReader(tmp_path)) == events
 
 
+@pytest.mark.skipif(not DEVICE.exists(), reason="no /dev/full here")
 def test_a_disk_that_refuses_delays_lines_and_loses_none(tmp_path, monkeypatch):
     told = []
     writer = JournalWriter(tmp_path, 1, tell=told.append)
     writer.append(step(1))
     monkeypatch.setattr(journal, "RETRY_S", 0.0)
     good = writer._fd
-    full = os.open("/dev/full", os.O_WRONLY)
+    full = os.open(DEVICE, os.O_WRONLY)
     writer._fd = full
     for number in range(2, 5):
         writer.append(step(number))
@@ -146,12 +146,6 @@ def test_a_disk_that_refuses_delays_lines_and_loses_none(tmp_path, monkeypatch):
     assert (writer.incomplete_from, writer.missing) == (None, [])
     writer.close()
     assert steps(JournalReader(tmp_path)) == [1, 2, 3, 4, 5]
-
-
-if not os.path.exists("/dev/full"):  # noqa: PTH110  # a device
-    test_a_disk_that_refuses_delays_lines_and_loses_none = pytest.mark.skip(
-        "no /dev/full here"
-    )(test_a_disk_that_refuses_delays_lines_and_loses_none)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on file sizes")
@@ -284,7 +278,6 @@ def test_no_journal_is_an_error_that_says_what_to_pass(tmp_path):
 
 
 def test_other_tools_read_the_file(tmp_path):
-    duckdb = pytest.importorskip("duckdb")
     fill(tmp_path, 20)
     path = tmp_path / FILE
 

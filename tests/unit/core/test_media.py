@@ -6,7 +6,10 @@ import sys
 import warnings
 
 import numpy as np
+import PIL.Image
+import plotly.graph_objects as go
 import pytest
+from matplotlib.figure import Figure
 
 from drytrack.core import _media
 from drytrack.core._media import MediaFile
@@ -136,8 +139,7 @@ def test_tensors_are_images():
 
 
 def test_files_bytes_and_pil_images_are_images(tmp_path):
-    pil = pytest.importorskip("PIL.Image")
-    picture = pil.fromarray(np.zeros((5, 7, 3), np.uint8))
+    picture = PIL.Image.fromarray(np.zeros((5, 7, 3), np.uint8))
     for kind in ("png", "jpeg", "gif", "webp", "bmp"):
         path = tmp_path / f"picture.{kind}"
         picture.save(path, format=kind)
@@ -149,10 +151,10 @@ def test_files_bytes_and_pil_images_are_images(tmp_path):
     picture.putpixel((0, 0), (255, 0, 0))
 
     assert found.format == "png"
-    assert pil.open(io.BytesIO(found.data)).getpixel((0, 0)) == (0, 0, 0)
+    assert PIL.Image.open(io.BytesIO(found.data)).getpixel((0, 0)) == (0, 0, 0)
     assert publish(b"<?xml?><svg></svg>").format == "svg"
     with pytest.raises(EventValueError, match="cannot be drawn as PNG"):
-        publish(pil.new("F", (2, 2)).convert("F"))
+        publish(PIL.Image.new("F", (2, 2)).convert("F"))
 
 
 @pytest.mark.parametrize("given", ["missing.png", "a\0b", ".", b"GARBAGE", b""])
@@ -169,12 +171,11 @@ def test_a_media_file_keeps_its_bytes_out_of_its_repr():
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3), (5, 7, 4), (1, 1)])
 def test_an_array_becomes_a_png_that_others_read(shape):
-    pil = pytest.importorskip("PIL.Image")
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
     data = _media.png(publish(image))
 
-    with pil.open(io.BytesIO(data)) as read:
+    with PIL.Image.open(io.BytesIO(data)) as read:
         assert (np.asarray(read) == image).all()
 
 
@@ -194,9 +195,7 @@ def test_another_format_is_not_passed_off_as_png():
 
 
 def test_a_matplotlib_figure_is_rendered_when_published():
-    figures = pytest.importorskip("matplotlib.figure")
-    pil = pytest.importorskip("PIL.Image")
-    figure = figures.Figure()
+    figure = Figure()
     axes = figure.subplots()
     axes.plot([1, 2])
 
@@ -206,15 +205,14 @@ def test_a_matplotlib_figure_is_rendered_when_published():
     after = FigureEvent.unpublished("s", "n", 1, figure).figure
 
     assert before.format == "png"
-    with pil.open(io.BytesIO(before.data)) as read:
+    with PIL.Image.open(io.BytesIO(before.data)) as read:
         read.load()
     assert before.data == of_axes.data
     assert before.data != after.data
 
 
 def test_a_figure_that_cannot_be_drawn_is_refused():
-    figures = pytest.importorskip("matplotlib.figure")
-    figure = figures.Figure()
+    figure = Figure()
     figure.suptitle("$\\nonsense{$")
 
     with pytest.raises(EventValueError, match="figure cannot be drawn"):
@@ -222,8 +220,7 @@ def test_a_figure_that_cannot_be_drawn_is_refused():
 
 
 def test_a_plotly_figure_becomes_its_json():
-    objects = pytest.importorskip("plotly.graph_objects")
-    figure = objects.Figure(objects.Scatter(y=[1, 2]))
+    figure = go.Figure(go.Scatter(y=[1, 2]))
 
     found = FigureEvent.unpublished("s", "n", 1, figure).figure
     figure.add_scatter(y=[3])

@@ -27,6 +27,7 @@ REPORT = (
     "print(json.dumps(report), flush=True); sys.stdin.read()"
 )
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+FORK = "ignore:.*multi-threaded.*fork:DeprecationWarning"
 on_posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 texts = st.none() | st.text(max_size=20)
 
@@ -225,7 +226,7 @@ def fork_and_identify(pipe) -> None:
 
 
 @on_posix
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings(FORK)  # pytest-timeout and xdist have threads
 def test_a_forked_child_is_a_process_of_its_own():
     parent = this_process()
     context = multiprocessing.get_context("fork")

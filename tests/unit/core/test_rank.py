@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,9 +144,7 @@ def test_a_wrong_argument_is_refused_with_its_value(rank):
 
 
 def test_an_integer_of_numpy_is_an_argument():
-    numpy = pytest.importorskip("numpy")
-
-    found = find_rank(numpy.int64(2))
+    found = find_rank(np.int64(2))
 
     assert type(found.rank) is int
     assert found.rank == 2

@@ -6,16 +6,12 @@ import contextvars
 
 import pytest
 
-from drytrack.core import _defaults, log_events
+from drytrack.core import log_events
 from drytrack.core.exceptions import InvalidNameError, RegistrationError, RunStateError
 from drytrack.core.experiment import Experiment
 from drytrack.testing import capture_events
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from drytrack.core import _defaults, log_events
+from drytrack.core import log_events
 from drytrack.core.exceptions import (
     AccessOutsideScopeError,
     DrytrackWarning,
@@ -32,11 +32,7 @@ from drytrack.trackers.base import Dumper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 @pytest.fixture
@@ -251,7 +247,7 @@ def test_eight_threads_that_stop_a_run_stop_it_once(experiment):
         def stop():
             together.wait()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RunWarning)
+                warnings.simplefilter("ignore", RunWarning)  # of all but one
                 run.stop()
 
         threads = [threading.Thread(target=stop) for _ in range(8)]

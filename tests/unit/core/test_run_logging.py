@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from drytrack.core import _defaults
 from drytrack.core.exceptions import (
     ConfigurationError,
     EventValueError,
@@ -33,29 +34,7 @@ from drytrack.testing import Recorder
 from drytrack.trackers.base import Backend
 from drytrack.trackers.csv import CSVDumper
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
-
-
-@pytest.fixture
-def recorder():
-    return Recorder()
-
-
-@pytest.fixture
-def experiment(tmp_path, recorder):
-    experiment = Experiment({"lr": 0.1}, name="Digits", par_dir=tmp_path / "store")
-    experiment.trackers.subscribe(recorder)
-    return experiment
-
-
-@pytest.fixture
-def run(experiment):
-    with experiment.create_run("a") as run:
-        yield run
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 def points(recorder, axis="step"):
@@ -175,16 +154,14 @@ def test_each_type_goes_to_its_event_at_one_step(run, recorder):
 
 
 def test_data_frames_become_tables(run, recorder):
-    pandas = pytest.importorskip("pandas")
-
-    run.log({"table": pandas.DataFrame({"x": [1, 2], "y": ["a", "b"]})})
+    run.log({"table": pd.DataFrame({"x": [1, 2], "y": ["a", "b"]})})
 
     table = only(recorder, TableEvent)
     assert (table.columns, table.rows) == (["x", "y"], [[1, "a"], [2, "b"]])
 
 
 def test_a_matplotlib_figure_becomes_a_figure(run, recorder):
-    figure = pytest.importorskip("matplotlib.figure").Figure()
+    figure = Figure()
     figure.subplots().plot([1, 2])
 
     run.log({"curve": figure})

@@ -6,17 +6,13 @@ import warnings
 
 import pytest
 
-from drytrack.core import _defaults, log_events
+from drytrack.core import log_events
 from drytrack.core.exceptions import RequiredTrackerError
 from drytrack.core.experiment import Experiment
 from drytrack.core.track import Tracker
 from drytrack.delivery import Required
 
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 class FailsAtStart(Tracker):

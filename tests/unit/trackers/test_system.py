@@ -8,32 +8,17 @@ import time
 
 import pytest
 
-from drytrack.core import _defaults
 from drytrack.core.exceptions import ConfigurationError, MissingDependencyError
-from drytrack.core.experiment import Experiment
 from drytrack.core.log_events import StepMetricEvent, StopExperimentEvent
 from drytrack.replay import replay
-from drytrack.testing import Recorder
 from drytrack.trackers.system import SystemMonitor, SystemProbe
 
 pytestmark = pytest.mark.needs("psutil")
 
 
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
-
-
 @pytest.fixture
-def recorder():
-    return Recorder()
-
-
-@pytest.fixture
-def experiment(tmp_path, recorder):
-    experiment = Experiment(name="Digits", par_dir=tmp_path)
-    experiment.trackers.subscribe(recorder, SystemMonitor(interval_s=0.05))
+def experiment(experiment):
+    experiment.trackers.subscribe(SystemMonitor(interval_s=0.05))
     return experiment
 
 
