@@ -83,11 +83,12 @@ def script(body, **environment):
         text=True,
         env={**os.environ, **environment},
     )
-    try:
-        with process:
+    with process:
+        try:
             yield process
-    finally:
-        process.kill()
+        except BaseException:
+            process.kill()  # or leaving would wait for it
+            raise
 
 
 def run_script(body, *, code=0, timeout=60, **environment):
@@ -161,16 +162,21 @@ def test_however_a_run_ends_its_events_are_kept_and_its_status_is_right(end):
 def test_a_signal_ends_a_run_in_time_though_a_tracker_is_stuck(how):
     with script(
         """
+        stuck = threading.Event()
+
         class Stuck(Lines):
             def check(self, event):
-                ready()
+                stuck.set()
                 time.sleep(600)
 
         experiment = make()
         experiment.trackers.subscribe(Background(Stuck()), Background(Lines()))
         with experiment.create_run("a"):
             publish(1, 100)
-            time.sleep(600)
+            stuck.wait(60)
+            ready()
+            while True:  # a signal may come just before a sleep, and be heard after
+                time.sleep(0.01)
         """,
         DRYTRACK_EXIT_TIMEOUT_S="2",
     ) as process:

@@ -69,11 +69,12 @@ def script(body, *arguments):
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        with process:
+    with process:
+        try:
             yield process
-    finally:
-        process.kill()
+        except BaseException:
+            process.kill()  # or leaving would wait for it
+            raise
 
 
 def run_script(body, *arguments, timeout=60):
