@@ -11,7 +11,7 @@ import collections
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from drytrack.core._guest import Guest, Handle
@@ -77,7 +77,7 @@ class Bus:
         run: The run.
         lock: Held while an event is recorded and delivered.
         busy: Whether a handler is at work, in whatever thread.
-        unsettled: Whether events wait in the queue, or problems for a report.
+        unsettled: Whether events wait in the queue, or anything for a report.
         guests: The trackers, by name.
         history: The start event and the registrations, for late subscribers.
         journal: Where events are recorded; None where they are not.
@@ -98,6 +98,7 @@ class Bus:
         "_warned_dropped",
         "acquire",
         "busy",
+        "deferred",
         "guests",
         "history",
         "journal",
@@ -129,6 +130,7 @@ class Bus:
         self.record_ns = 0
         self.queue: collections.deque[tuple[Route, Event]] = collections.deque()
         self.problems: collections.deque[Problem] = collections.deque()
+        self.deferred: collections.deque[Callable[[], None]] = collections.deque()
         self.guests: dict[str, Guest] = {}
         self.leaving: collections.deque[Guest] = collections.deque()
         self.history: list[Event] = []
@@ -342,7 +344,7 @@ class Bus:
 
     def _wait_for_turn(self, event_type: type[Event]) -> None:
         """Wait, but not for ever, for the handler that another thread is in."""
-        if self.lock._is_owned():  # type: ignore[attr-defined]  # see abandon
+        if self._holds_lock():
             return
         try:
             # Inside the `try`: a signal's exception after it must not keep the lock.
@@ -355,7 +357,7 @@ class Bus:
                 raise BusBusyError(msg)  # noqa: TRY301  # the lock is looked at below
             self.release()
         except BaseException:
-            if self.lock._is_owned():  # type: ignore[attr-defined]  # see abandon
+            if self._holds_lock():
                 self.release()
             raise
 
@@ -388,9 +390,13 @@ class Bus:
         Whoever is here was in `Route.deliver`, but perhaps not yet, or no
         longer, in possession of the lock.
         """
-        if self.lock._is_owned():  # type: ignore[attr-defined]  # threading.Condition uses it
+        if self._holds_lock():
             self.busy = False
             self.release()
+
+    def _holds_lock(self) -> bool:
+        owned: bool = self.lock._is_owned()  # type: ignore[attr-defined]  # as Condition
+        return owned
 
     def push(
         self, event: IterateBatchEvent, metrics: Mapping[str, float], n_processes: int
@@ -486,11 +492,25 @@ class Bus:
         self.problems.append((what, category, error))
         self.unsettled = True
 
+    def defer(self, call: Callable[[], None]) -> bool:
+        """Keep a call until everyone has been served, if a handler makes it.
+
+        Returns:
+            Whether one does, in this thread; otherwise nothing is kept.
+        """
+        if not (self.busy and self._holds_lock()):
+            return False
+        self.deferred.append(call)
+        self.unsettled = True
+        return True
+
     def report(self) -> None:
-        """Warn of what failed, now that everyone has been served."""
+        """Do what was deferred and warn of what failed; everyone has been served."""
         if self.busy:
             return  # called by a handler: whoever called that reports
         self.unsettled = bool(self.queue)
+        while self.deferred:
+            self.deferred.popleft()()
         warn_of(self.problems)
 
     # -- life cycle --------------------------------------------------------------

@@ -193,7 +193,7 @@ class Run(RunLogging, RunState, Generic[C]):
         except BaseException as err:
             self._end(*read_outcome(err))
             raise
-        if self._record is not None:
+        if self._record is not None and self._status == "running":
             self._keeper = Keeper(self._record, self.bus, self.last_steps)
         if not self.is_main:
             _say_rank_once(self.rank)
@@ -201,6 +201,9 @@ class Run(RunLogging, RunState, Generic[C]):
 
     def stop(self, status: Status | None = None) -> None:
         """Stop the run; all trackers are told, flushed and cleaned up.
+
+        Where a tracker's handler calls it on the publishing thread, the run stops
+        when all trackers have had that event.
 
         Args:
             status: ``completed``, ``failed`` or ``interrupted``; by default
@@ -219,7 +222,9 @@ class Run(RunLogging, RunState, Generic[C]):
         if status not in (None, *_record.ENDED):
             msg = f"status is {status!r}. Pass one of {', '.join(_record.ENDED)}."
             raise RunStateError(msg)
-        self._end(status or "completed", None)
+        end = functools.partial(self._end, status or "completed", None)
+        if not self.bus.defer(end):
+            end()
 
     def __enter__(self) -> Self:
         """Start the run, unless whoever made it has done so just now."""

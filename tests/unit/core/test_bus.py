@@ -13,6 +13,7 @@ import pytest
 import drytrack
 from drytrack.core import _bus, log_events
 from drytrack.core.exceptions import (
+    AccessOutsideScopeError,
     BusBusyError,
     DrytrackWarning,
     RequiredTrackerError,
@@ -30,7 +31,7 @@ from drytrack.core.log_events import (
     TextEvent,
 )
 from drytrack.core.track import Tracker
-from drytrack.delivery import Required
+from drytrack.delivery import Background, Required
 
 pytestmark = pytest.mark.filterwarnings(  # of a failed tracker, as its run stops
     "ignore:Tracker '.*' has missed:drytrack.core.exceptions.DeliveryWarning"
@@ -608,6 +609,60 @@ def test_a_handler_may_remove_its_own_tracker(experiment):
 
     assert heard == [1]
     assert len(recorder.of(MetricEvent)) == 2
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_handler_may_stop_the_run_and_all_have_its_event_first(experiment, record):
+    def stop(event: MetricEvent) -> None:
+        TextEvent("s", "n", event.epoch, "the end")
+        run.stop("failed")
+
+    class Open(Recorder):
+        notify = Recorder.notify.extend()
+
+        @notify.register
+        def _keep_until_cleaned(self, event: Event) -> None:
+            assert not self.cleaned
+            self.seen.append(event)
+
+    before, behind, after = Open(), Open(), Open()
+    experiment.trackers.subscribe(
+        before, Reacting(stop), after=after, behind=Background(behind)
+    )
+
+    run = experiment.create_run(record=record).start()
+    publish(1)
+
+    assert run.status == "failed"
+    for tracker in (before, after, behind):
+        assert tracker.names() == [
+            "StartExperimentEvent",
+            "MetricEvent",
+            "TextEvent",
+            "StopExperimentEvent",
+        ]
+        assert tracker.cleaned == 1
+    with pytest.raises(AccessOutsideScopeError):
+        publish(2)
+
+
+def test_a_handler_of_the_start_may_stop_the_run(experiment):
+    class Refuses(Tracker):
+        notify = Tracker.notify.extend()
+
+        @notify.register
+        def _start(self, event: StartExperimentEvent) -> None:
+            run.stop("failed")
+
+    recorder = Recorder()
+    experiment.trackers.subscribe(Refuses(), recorder)
+    run = experiment.create_run()
+    run.start()
+
+    assert run.status == "failed"
+    assert recorder.names() == ["StartExperimentEvent", "StopExperimentEvent"]
+    assert recorder.cleaned == 1
+    assert not any(t.name == "drytrack-record" for t in threading.enumerate())
 
 
 def test_an_event_type_that_nobody_handles_costs_nothing_and_is_heard_later(experiment):
