@@ -574,7 +574,11 @@ class Bus:
         if not start.resumed or self.journal is None or guest.suspended_at is not None:
             return
         known = guest.last_seq()
-        if known is None or known >= self.start_seq - 1:
+        if known is None:
+            # A tracker that cannot tell has had everything, unless it was suspended.
+            entry = self._kept.get(guest.name, {})
+            known = int(entry["cursor"]) if entry.get("behind") else self.start_seq
+        if known >= self.start_seq - 1:
             return
         if self.start_seq - known > CATCH_UP_INLINE:
             guest.suspended_at = known
@@ -709,8 +713,9 @@ class Bus:
             entries.setdefault(name, {})["state"] = dict(state)
         for name, guest in list(self.guests.items()):
             worker = guest.worker
-            cursor = self.last_seq if worker is None else worker.cursor
-            entries.setdefault(name, {"state": {}})["cursor"] = cursor
+            entry = entries.setdefault(name, {"state": {}})
+            entry["cursor"] = self.last_seq if worker is None else worker.cursor
+            entry["behind"] = worker is not None and not guest.background
         return entries
 
     def fold(self) -> None:

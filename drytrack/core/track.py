@@ -155,7 +155,7 @@ class Tracker:
         Asked when a run is resumed, when the handler of its start event has
         returned: the tracker then gets what follows. None where it does not know:
         one in the background then gets what follows the cursor in the run's
-        record, another one nothing.
+        record, another one what it missed where it was suspended at the end.
         """
         return None
 

@@ -471,6 +471,32 @@ def test_an_inline_tracker_that_missed_very_much_catches_up_behind_the_run(
     assert threading.main_thread() in tracker.threads
 
 
+@pytest.mark.filterwarnings(MISSED, FAILED)  # by intent
+def test_an_inline_tracker_that_stayed_broken_gets_what_it_missed_on_resume(
+    experiment,
+):
+    tracker = Broken()
+    experiment.trackers.subscribe(tracker)
+    tracker.broken = False
+    with experiment.create_run("a"):
+        publish(1, 5)
+        tracker.broken = True
+        publish(6, 20)
+    tracker.broken = False
+
+    with experiment.create_run("a", resume=True):
+        publish(21, 30)
+
+    assert tracker.steps == list(range(1, 31))
+    attempts = [e.stamp.attempt for e in tracker.seen if hasattr(e, "step")]
+    assert attempts == [1] * 20 + [2] * 10
+
+    with experiment.create_run("a", resume=True):
+        publish(31, 35)
+
+    assert tracker.steps == list(range(1, 36))
+
+
 # -- trackers that fail ------------------------------------------------------------
 
 
