@@ -47,6 +47,15 @@ def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def no_default_trackers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave experiments with the trackers alone that a test gives them."""
+    from drytrack.core import _defaults
+
+    monkeypatch.setattr(_defaults, "trackers", {})
+    monkeypatch.setattr(_defaults, "chosen", True)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs a package that its environment does not have, and say which."""
     modules = [name for mark in item.iter_markers("needs") for name in mark.args]

@@ -17,16 +17,18 @@ import time
 import pytest
 
 from drytrack import Experiment, Tracker
-from drytrack.core import _defaults, log_events
+from drytrack.core import log_events
 from drytrack.core._record import read_record
 from drytrack.core.exceptions import StorageError
 from drytrack.core.journal import JournalReader
+
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 
 # What every script begins with: numbered events, and trackers that keep them in files.
 PREAMBLE = """
-import os, pathlib, signal, sys, threading, time, warnings
+import contextlib, os, pathlib, signal, sys, threading, time, warnings
 from drytrack import Experiment, Tracker, TrainingLoop, init_trackers
 from drytrack.core import log_events
 from drytrack.core._record import read_record
@@ -59,16 +61,28 @@ def steps_of(path):
 def ready():
     print("ready", flush=True)
 
+def fill(disk):
+    with open(f"{disk}/ballast", "wb", buffering=0) as file:
+        with contextlib.suppress(OSError):  # that is when it is full
+            while file.write(bytes(1000)):
+                pass
+
+@contextlib.contextmanager
+def run_whose_disk_fills(disk):
+    experiment = make(disk)
+    experiment.trackers.subscribe(Background(Lines()))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with experiment.create_run("a") as run:
+            publish(1, 100)
+            fill(disk)
+            publish(101, 5000)
+            yield run, caught
+
 def make(par_dir="store"):
     init_trackers("none")
     return Experiment({"lr": 0.1}, name="E", par_dir=par_dir)
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @contextlib.contextmanager
@@ -266,35 +280,15 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-FILL = """
-def fill():
-    with open(disk / "ballast", "wb", buffering=0) as file:
-        try:
-            while file.write(bytes(1000)):
-                pass
-        except OSError:
-            pass
-"""
-
-
 def test_a_full_disk_stops_nothing_and_loses_nothing_once_there_is_room(small_disk):
     output, _ = run_script(
         f"""
-        disk = pathlib.Path({str(small_disk)!r})
-        {FILL.strip().replace(chr(10), chr(10) + " " * 8)}
-        experiment = make(disk)
-        experiment.trackers.subscribe(Background(Lines()))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with experiment.create_run("a") as run:
-                publish(1, 100)
-                fill()
-                publish(101, 5000)
-                held = len(steps_of(run.path))
-                print(100 <= held < 200, run.bus.journal.incomplete_from == held + 2)
-                (disk / "ballast").unlink()
-                time.sleep(0.3)
-                publish(5001, 5010)
+        with run_whose_disk_fills({str(small_disk)!r}) as (run, caught):
+            held = len(steps_of(run.path))
+            print(100 <= held < 200, run.bus.journal.incomplete_from == held + 2)
+            os.unlink({str(small_disk / "ballast")!r})
+            time.sleep(0.3)
+            publish(5001, 5010)
         said = read_record(run.path).data["journal"]
         print(said["incomplete_from"], said["missing"], run.status)
         print(steps_of(run.path) == list(range(1, 5011)))
@@ -314,18 +308,9 @@ def test_a_full_disk_stops_nothing_and_loses_nothing_once_there_is_room(small_di
 def test_a_disk_that_stays_full_costs_what_does_not_fit_and_says_so(small_disk):
     output, _ = run_script(
         f"""
-        disk = pathlib.Path({str(small_disk)!r})
-        {FILL.strip().replace(chr(10), chr(10) + " " * 8)}
-        experiment = make(disk)
-        experiment.trackers.subscribe(Background(Lines()))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            with experiment.create_run("a") as run:
-                publish(1, 100)
-                fill()
-                publish(101, 5000)
-                run.check_in(60)
-                fill()  # whatever the check-in has left
+        with run_whose_disk_fills({str(small_disk)!r}) as (run, caught):
+            run.check_in(60)
+            fill({str(small_disk)!r})  # whatever the check-in has left
         held = steps_of(run.path)
         print(held == list(range(1, len(held) + 1)), len(held) >= 100, run.status)
         print({{entry.category.__name__ for entry in caught}}, len(caught))
@@ -346,12 +331,7 @@ def test_a_run_starts_and_ends_on_a_disk_that_is_full_from_the_first_event(small
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             run = experiment.create_run("a")
-            with open({str(small_disk / "ballast")!r}, "wb", buffering=0) as file:
-                try:
-                    while file.write(bytes(1000)):
-                        pass
-                except OSError:
-                    pass
+            fill({str(small_disk)!r})
             try:
                 with run:
                     publish(1, 100)

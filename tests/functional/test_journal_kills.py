@@ -20,19 +20,15 @@ import time
 import pytest
 
 from drytrack import open_store
-from drytrack.core import _defaults, log_events
+from drytrack.core import log_events
 from drytrack.core._record import read_record
 from drytrack.core.journal import JournalReader
+
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 CHILD = pathlib.Path(__file__).with_name("journal_child.py")
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 WRITTEN = (log_events.StepMetricEvent, log_events.TextEvent)
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @pytest.fixture(scope="module")

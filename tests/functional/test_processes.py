@@ -14,8 +14,9 @@ import textwrap
 import pytest
 
 from drytrack import Experiment
-from drytrack.core import _defaults
 from drytrack.core.exceptions import RunHeldError
+
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and fork of POSIX")
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -45,12 +46,6 @@ def publish(epoch=1):
 def ready():
     print("ready", flush=True)
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @pytest.fixture

@@ -7,16 +7,8 @@ import sys
 
 import pytest
 
-from drytrack.core import _defaults
 from drytrack.core.experiment import Experiment
 from drytrack.testing import Recorder
-
-
-@pytest.fixture
-def no_default_trackers(monkeypatch):
-    """Leave experiments with the trackers alone that a test gives them."""
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
 
 
 @pytest.fixture
