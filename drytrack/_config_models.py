@@ -142,7 +142,6 @@ def _read_hints(cls: type[Tracker]) -> dict[str, Any]:
         **vars(typing),
         **(vars(module) if module is not None else {}),
     }
-    names["os"] = os
     hints = {}
     for name, annotation in inspect.get_annotations(cls.__init__).items():
         if isinstance(annotation, str):
