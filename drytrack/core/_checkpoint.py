@@ -99,14 +99,7 @@ class RunState:
         # A hosted run has an id once it is open there, which takes a moment.
         deadline = time.monotonic() + OPENING_TIMEOUT_S
         for guest in list(self.bus.guests.values()):
-            tracker = guest.tracker.innermost
-            while (
-                self.status == "running"
-                and getattr(tracker, "is_open", True) is False
-                and guest.suspended_at is None
-                and time.monotonic() < deadline
-            ):
-                time.sleep(0.005)
+            guest.wait_until_open(self, deadline - time.monotonic())
         return pack(self)
 
     def load_state_dict(self: Any, state_dict: Mapping[str, Any]) -> None:
@@ -121,12 +114,7 @@ class RunState:
         """
         content = unpack(state_dict)
         if self.status != "created":
-            msg = (
-                f"Run {self.id!r} has started, so it can load no state. Load it into "
-                f"the experiment before the run is created: "
-                f"experiment.load_state_dict(…)."
-            )
-            raise RunStateError(msg)
+            raise _too_late(self, "it")
         if content is not None and content["uuid"] != self.uuid:
             msg = (
                 f"The state is of run {content['id']!r}, and this is run {self.id!r}. "
@@ -171,11 +159,7 @@ class ExperimentState:
         content = unpack(state_dict)
         for run in _current.active_runs():
             if run.experiment is self:
-                msg = (
-                    f"Run {run.id!r} has started, so {self.name!r} can load no state. "
-                    f"Load it before the run is created."
-                )
-                raise RunStateError(msg)
+                raise _too_late(run, repr(self.name))
         if content is not None and content["experiment"] != self.name:
             msg = (
                 f"The state is of experiment {content['experiment']!r}, and this one "
@@ -184,6 +168,13 @@ class ExperimentState:
             )
             raise RecordError(msg)
         self._loaded = content
+
+
+def _too_late(run: Run[Any], what: str) -> RunStateError:
+    return RunStateError(
+        f"Run {run.id!r} has started, so {what} can load no state. Load it into the "
+        f"experiment before the run is created: experiment.load_state_dict(…)."
+    )
 
 
 def adopt(

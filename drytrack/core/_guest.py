@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from drytrack.core.track import Tracker
 
 if TYPE_CHECKING:
     from drytrack.core._bus import Bus
+    from drytrack.core._run_logging import RunLogging
     from drytrack.core._worker import Worker
 
 Handle = Callable[[Any], None]
@@ -72,6 +74,24 @@ class Guest:
     def last_seq(self) -> int | None:
         """Return the newest sequence number that the tracker has kept."""
         return self.tracker.last_seq() if self._real else None
+
+    def wait_until_open(self, run: RunLogging, timeout_s: float) -> bool:
+        """Wait for a backend that is being opened, while its run goes on.
+
+        Args:
+            run: The run.
+            timeout_s: Seconds to wait at the most.
+
+        Returns:
+            Whether there is nothing to wait for any more.
+        """
+        deadline = time.monotonic() + timeout_s
+        tracker = self.tracker.innermost
+        while run.status == "running" and getattr(tracker, "is_open", True) is False:
+            if self.suspended_at is not None or time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        return True
 
     def flush(self, bus: Bus) -> None:
         """Flush an inline tracker."""

@@ -11,7 +11,6 @@ import contextvars
 import os
 import pathlib
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -590,15 +589,8 @@ class RunLogging:
             if len(found) != 1:
                 return None
             guest = found[0]
-        tracker = guest.tracker.innermost
-        deadline = time.monotonic() + BACKEND_TIMEOUT_S
-        while getattr(tracker, "is_open", True) is False:
-            if self._status != "running":
-                break
-            if guest.suspended_at is not None or time.monotonic() > deadline:
-                return None
-            time.sleep(0.005)
-        return tracker
+        is_there = guest.wait_until_open(self, BACKEND_TIMEOUT_S)
+        return guest.tracker.innermost if is_there else None
 
     def finish(self, summary: Mapping[str, Any] | None = None) -> None:
         """Stop the run as completed; doing it twice warns and does nothing.

@@ -73,7 +73,7 @@ def test_a_name_that_does_not_exist_is_an_attribute_error():
 
 @pytest.mark.parametrize("name", PUBLIC_MODULES)
 def test_the_names_of_a_module_are_listed_sorted_and_its_own(name):
-    module = importlib.import_module(name)  # whatever is installed beside it
+    module = importlib.import_module(name)
     public = list(module.__all__)
     assert len(public) == len(set(public))
     assert public == sorted(public)
