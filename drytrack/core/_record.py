@@ -128,7 +128,7 @@ def make_run_folder(par_dir: pathlib.Path, data: Mapping[str, Any]) -> pathlib.P
         if not folder.exists():
             (beside / "attempts").mkdir(parents=True)
             (beside / RECORD).write_bytes(_encode(data))
-            with contextlib.suppress(FileExistsError, PermissionError):  # taken
+            with contextlib.suppress(FileExistsError, PermissionError):  # told below
                 if _rename(beside, folder):
                     return folder
     except OSError as err:  # a file where a folder should be, among others

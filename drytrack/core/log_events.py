@@ -116,8 +116,8 @@ class Event:
             inherited.update(vars(base).get("_doors", {}))
         cls._doors = {**inherited, **vars(cls).get("_doors", {})}
         # Not the compiled ones of a parent, which know its fields alone.
-        cls._fill = Event._fill  # type: ignore[method-assign]  # see there
-        cls._as_line = Event._as_line  # type: ignore[method-assign]  # see there
+        cls._fill = Event._fill  # type: ignore[method-assign]  # compiled per class
+        cls._as_line = Event._as_line  # type: ignore[method-assign]  # compiled per class
         if not any(name.startswith("__annot") for name in vars(cls)):
             # Without fields of its own, it need not be made a dataclass.
             cls.__init__ = _compile_first  # type: ignore[assignment, method-assign]  # replaced by the compiled one
