@@ -9,6 +9,7 @@ import pathlib
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
@@ -21,6 +22,10 @@ from drytrack.core.track import Tracker
 from drytrack.replay import replay
 from drytrack.testing import TrackerContract
 from drytrack.trackers.base import Series
+
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORT = 8200 + 100 * WORKER
+"""First of a hundred ports, of which no other worker and no connection takes one."""
 
 # Epochs that a child has delivered before what becomes of it, and those after it.
 DELIVERED, AFTER = range(1, 21), range(21, 221)
@@ -68,6 +73,8 @@ class BackendCases(TrackerContract):
 
     tracker_class: ClassVar[type[Tracker]]
     options: ClassVar[dict[str, object]] = {}
+    end_forked: ClassVar[Callable[[int], object]] = sys.exit
+    """How a forked child ends: inside of the run, as a script may."""
 
     def make_tracker(self, tmp_path):
         return self.tracker_class(par_dir=tmp_path, **self.options)
@@ -205,26 +212,27 @@ def train_as_child(file, suite_name, folder, run_id, mode, *said):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     par_dir = pathlib.Path(folder)
-    tracker = getattr(module, suite_name)().make_untold(par_dir)
+    suite = getattr(module, suite_name)()
+    tracker = suite.make_untold(par_dir)
     with experiment_with(tracker, par_dir).create_run(run_id) as run:
         publish_losses(DELIVERED)
         assert run.flush(60)
         if mode == "print":
             print(*said)
         if mode == "fork":
-            _fork()
+            _fork(suite.end_forked)
         publish_losses(AFTER)
         if mode == "wait":
             print("ready", flush=True)
             sys.stdin.read()
 
 
-def _fork():
-    """Log in a forked child, and end it as a script ends, inside of the run."""
+def _fork(end):
+    """Log in a forked child, and end it there."""
     child = os.fork()
     if child == 0:
         warnings.simplefilter("ignore")  # it is told that it does not track
         publish_losses([99])
-        sys.exit(0)
+        end(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0

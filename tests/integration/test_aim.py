@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
-import math
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from backend_cases import (
+    BackendCases,
+    count_metrics,
+    experiment_with,
+    train,
+    train_and_fail,
+)
 
-from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
-from drytrack.core.journal import JournalReader
 from drytrack.replay import replay
-from drytrack.testing import TrackerContract
 from drytrack.trackers.aim import Aim
-from drytrack.trackers.base import Series
 
 pytestmark = [
     pytest.mark.backend,
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.skipif(importlib.util.find_spec("aim") is None, reason="needs aim"),
+    pytest.mark.needs("aim"),
     # Of Aim's own dependencies.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -67,34 +66,27 @@ def first_of(get_sequence, name):
     return get_sequence(name, Context({})).data.values_list()[0][0]
 
 
-def experiment_with(tracker, tmp_path, config=None, **options):
-    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
+class TestAim(BackendCases):
+    tracker_class = Aim
+    end_forked = os._exit  # as multiprocessing does; Aim's own exit handler would hang
 
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        with opened(place, run_id) as run:
+            return list(points_in(run, name).items())
 
-def train(experiment, epochs, run_id="run", **options):
-    with experiment.create_run(run_id, **options) as run:
-        for epoch in epochs:
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    return run
+    def test_a_resumed_run_repeats_nothing(self, tmp_path):
+        super().test_a_resumed_run_repeats_nothing(tmp_path)
+        train(experiment_with(Aim(), tmp_path), [3, 4], resume=True)
 
+        self.check_losses(tmp_path, [1, 2, 3, 4])
+        with opened(tmp_path) as run:
+            assert run["drytrack", "attempt"] == 3
 
-class TestAim(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return Aim(par_dir=tmp_path)
-
-    def read_back(self, tracker, start, model_name):
-        # The first model that is registered adds nothing to its names.
-        prefix = "" if model_name == "model" else f"{model_name}/"
-        found = {}
-        with opened(tracker.par_dir, start.run_id) as run:
-            for metric in ("loss", "accuracy"):
-                points = points_in(run, f"{prefix}trainer/{metric}")
-                if points:
-                    found[metric] = Series(list(points), list(points.values()))
-        return {"trainer": found} if found else {}
+    def test_a_replay_writes_nothing_twice(self, tmp_path):
+        super().test_a_replay_writes_nothing_twice(tmp_path)
+        for place in (tmp_path, tmp_path / "copy"):
+            with opened(place) as found:
+                assert found["drytrack", "seq"] > 0
 
 
 def test_metrics_contexts_params_and_tags_are_read_back(tmp_path):
@@ -186,28 +178,6 @@ def test_artifacts_are_copied(tmp_path):
         assert run["artifacts", "net"] == {"kind": "model", "version": "2"}
 
 
-def test_a_resumed_run_keeps_its_hash(tmp_path):
-    train(experiment_with(Aim(par_dir=tmp_path), tmp_path), [1, 2])
-    train(experiment_with(Aim(par_dir=tmp_path), tmp_path), [2, 3], resume=True)
-
-    with opened(tmp_path) as run:
-        assert points_in(run, "train/loss") == {1: 0.1, 2: 0.2, 3: 0.3}
-        assert run["drytrack", "attempt"] == 2
-
-
-def test_a_replay_into_the_same_run_changes_nothing(tmp_path):
-    run = train(experiment_with(Aim(par_dir=tmp_path), tmp_path), [1, 2])
-
-    replay(run.path, Aim(par_dir=tmp_path))
-    for _ in range(2):
-        replay(run.path, Aim(par_dir=tmp_path / "another place"))
-
-    for place in (tmp_path, tmp_path / "another place"):
-        with opened(place) as found:
-            assert points_in(found, "train/loss") == {1: 0.1, 2: 0.2}
-            assert found["drytrack", "seq"] > 0
-
-
 def test_what_aim_has_is_not_written_again(tmp_path):
     tracker = Aim(par_dir=tmp_path)
     with experiment_with(tracker, tmp_path).create_run("run") as run:
@@ -221,86 +191,21 @@ def test_what_aim_has_is_not_written_again(tmp_path):
         assert points_in(found, "train/loss") == {1: 0.9}
 
 
-def test_nan_and_infinity_are_kept(tmp_path):
-    with experiment_with(Aim(par_dir=tmp_path), tmp_path).create_run("run"):
-        for epoch, value in enumerate((math.nan, math.inf, -math.inf)):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
-
-    with opened(tmp_path) as run:
-        points = points_in(run, "train/loss")
-    assert math.isnan(points[0])
-    assert (points[1], points[2]) == (math.inf, -math.inf)
-
-
 def test_the_error_of_a_failed_run_is_kept(tmp_path):
-    experiment = experiment_with(Aim(par_dir=tmp_path), tmp_path)
-
-    def fail():
-        with experiment.create_run("run"):
-            raise ValueError("no data")
-
-    with pytest.raises(ValueError, match="no data"):
-        fail()
+    train_and_fail(experiment_with(Aim(par_dir=tmp_path), tmp_path))
 
     with opened(tmp_path) as run:
         assert run["status"] == "failed"
         assert run["error", "message"] == "no data"
 
 
-@pytest.mark.parametrize("repo", ["aim://127.0.0.1:9", None], ids=["server", "folder"])
-def test_a_failure_to_start_leaves_the_training_alone(repo, tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    tracker = Aim(repo or tmp_path / "file" / "below")
+def test_a_server_that_is_away_costs_the_run_nothing(nobodys_address, tmp_path):
+    tracker = Aim(f"aim://{nobodys_address}")
 
     with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
         run = train(experiment_with(tracker, tmp_path), [1, 2])
 
-    events = list(JournalReader(run.path).read())
-    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 2
-    replay(run.path, Aim(par_dir=tmp_path))
+    assert count_metrics(run.path) == 2
+    replay(run, Aim(par_dir=tmp_path))
     with opened(tmp_path) as found:
         assert points_in(found, "train/loss") == {1: 0.1, 2: 0.2}
-
-
-CHILD = """
-import multiprocessing, sys, warnings
-from drytrack import Experiment, init_trackers
-from drytrack.core import log_events
-from drytrack.trackers.aim import Aim
-init_trackers("none")
-def publish():
-    warnings.simplefilter("ignore")
-    log_events.MetricEvent("mlp", "train", 1, {"loss": 99.0})
-e = Experiment(name="Vision", par_dir=sys.argv[1])
-e.trackers.subscribe(Aim())
-with e.create_run(sys.argv[2]) as run:
-    log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
-    run.flush()
-    if "fork" in sys.argv:
-        child = multiprocessing.get_context("fork").Process(target=publish)
-        child.start()
-        child.join()
-    log_events.MetricEvent("mlp", "train", 2, {"loss": 0.2})
-"""
-
-
-def test_two_processes_write_to_one_repository(tmp_path):
-    children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), name])
-        for name in ("a", "b")
-    ]
-    assert [child.wait(300) for child in children] == [0, 0]
-
-    for name in ("a", "b"):
-        with opened(tmp_path, name) as run:
-            assert points_in(run, "train/loss") == {1: 0.1, 2: 0.2}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_does_not_end_the_run(tmp_path):
-    command = [sys.executable, "-c", CHILD, str(tmp_path), "run", "fork"]
-
-    assert subprocess.run(command, timeout=300).returncode == 0
-
-    with opened(tmp_path) as run:
-        assert points_in(run, "train/loss") == {1: 0.1, 2: 0.2}

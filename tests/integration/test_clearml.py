@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import http.server
-import importlib.util
 import io
 import json
 import math
 import os
 import subprocess
 import sys
-import threading
 import zipfile
 
 import numpy as np
 import pytest
+from backend_cases import (
+    BackendCases,
+    count_metrics,
+    experiment_with,
+    train,
+    train_and_fail,
+)
 
-from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
-from drytrack.core.journal import JournalReader
 from drytrack.replay import replay
-from drytrack.testing import TrackerContract
-from drytrack.trackers.base import Series
 from drytrack.trackers.clearml import ClearML
 
 pytestmark = [
     pytest.mark.backend,
-    pytest.mark.skipif(
-        importlib.util.find_spec("clearml") is None, reason="needs clearml"
-    ),
+    pytest.mark.needs("clearml"),
     # Of ClearML's own dependencies, and of what it leaves to the collector.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -41,10 +39,6 @@ SECRET = "s3cret-value-of-a-key"
 
 @pytest.fixture(autouse=True)
 def _stay_here(monkeypatch, tmp_path):
-    """Let no configuration of this machine lead to a server."""
-    for name in list(os.environ):
-        if name.startswith(("CLEARML_", "TRAINS_")):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("CLEARML_CONFIG_FILE", str(tmp_path / "no-such-file"))
 
 
@@ -104,38 +98,56 @@ def points_in(tmp_path, name, run_id="run"):
     ]
 
 
-def experiment_with(tracker, tmp_path, config=None, **options):
-    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
+class TestClearML(BackendCases):
+    tracker_class = ClearML
 
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        return points_in(place, name, run_id)
 
-def train(experiment, epochs, run_id="run", **options):
-    with experiment.create_run(run_id, **options) as run:
-        for epoch in epochs:
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    return run
-
-
-class TestClearML(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return ClearML(tmp_path)
-
-    def read_back(self, tracker, start, model_name):
-        # The first model that is registered adds nothing to its names.
-        prefix = "" if model_name == "model" else f"{model_name}/"
-        found = {}
-        for metric in ("loss", "accuracy"):
-            name = f"{prefix}trainer/{metric}"
-            points = dict(points_in(tracker.par_dir, name, start.run_id))
-            if points:
-                found[metric] = Series(list(points), list(points.values()))
-        return {"trainer": found} if found else None
-
-    @pytest.mark.skip(reason="ClearML has none; see the test of what goes to the log")
     def test_nan_and_infinity_are_values(self, tmp_path):
-        pass
+        """ClearML would make a zero of them: they go to the log."""
+        with experiment_with(ClearML(), tmp_path).create_run("run"):
+            for epoch, value in enumerate((math.nan, math.inf, -math.inf, 1.0)):
+                log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
+
+        (session,) = sessions(tmp_path)
+        assert session.points("train/loss") == [(3, 1.0)]
+        for epoch, value in enumerate(("nan", "inf", "-inf")):
+            assert f"train/loss is {value} at epoch {epoch}" in session.log
+
+    def test_a_resumed_run_repeats_nothing(self, tmp_path):
+        super().test_a_resumed_run_repeats_nothing(tmp_path)
+        found = sessions(tmp_path)
+        attempts = [session.params("drytrack")["attempt"] for session in found]
+        assert attempts == ["1", "2"]
+        assert len({session.params("drytrack")["uuid"] for session in found}) == 1
+
+    def test_a_replay_writes_nothing_twice(self, tmp_path):
+        super().test_a_replay_writes_nothing_twice(tmp_path)
+        for place in (tmp_path, tmp_path / "copy"):
+            assert len(sessions(place)) == 1
+
+    def test_a_killed_run_has_every_value_once_after_a_resume(self, tmp_path):
+        super().test_a_killed_run_has_every_value_once_after_a_resume(tmp_path)
+        assert len(sessions(tmp_path)) == 1
+
+    def test_a_folder_that_cannot_be_written_costs_the_run_nothing(self, tmp_path):
+        super().test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path)
+        train(experiment_with(ClearML(), tmp_path), [1], "next")
+        self.check_losses(tmp_path, [1], "next")
+
+    def test_nothing_is_collected_beside_the_run(self, tmp_path):
+        """Neither command line, environment, code nor output goes into a session."""
+        said = ("print", f"--token={SECRET}")
+        process = self.child(
+            tmp_path, "run", *said, variables={"SERVICE_TOKEN": SECRET}
+        )
+        assert process.wait(300) == 0
+
+        (session,) = sessions(tmp_path)
+        assert "script" not in session.task
+        for content in session.files.values():
+            assert SECRET.encode() not in content
 
 
 def test_metrics_params_and_what_the_run_is_are_read_back(tmp_path):
@@ -204,18 +216,6 @@ def test_media_and_files_are_read_back(tmp_path):
     assert ["version", "2"] in model["display_data"]
 
 
-def test_what_is_not_finite_goes_to_the_log(tmp_path):
-    """ClearML would make a zero of it."""
-    with experiment_with(ClearML(), tmp_path).create_run("run"):
-        for epoch, value in enumerate((math.nan, math.inf, -math.inf, 1.0)):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
-
-    (session,) = sessions(tmp_path)
-    assert session.points("train/loss") == [(3, 1.0)]
-    for epoch, value in enumerate(("nan", "inf", "-inf")):
-        assert f"train/loss is {value} at epoch {epoch}" in session.log
-
-
 def test_names_that_would_be_other_paths_are_adapted(tmp_path):
     with experiment_with(ClearML(), tmp_path).create_run("run"):
         log_events.TextEvent("..", "../up", 1, "here")
@@ -226,44 +226,8 @@ def test_names_that_would_be_other_paths_are_adapted(tmp_path):
     assert session.file(name) == b"here"
 
 
-def test_nothing_is_collected_beside_the_run(tmp_path):
-    """Neither command line, environment, code nor output goes into a session."""
-    run_child(tmp_path, "run", "print", f"--token={SECRET}", SERVICE_TOKEN=SECRET)
-
-    (session,) = sessions(tmp_path)
-    assert "script" not in session.task
-    for content in session.files.values():
-        assert SECRET.encode() not in content
-
-
-def test_a_resumed_run_repeats_nothing(tmp_path):
-    train(experiment_with(ClearML(), tmp_path), [1, 2])
-    train(experiment_with(ClearML(), tmp_path), [3], resume=True)
-
-    found = sessions(tmp_path)
-    assert [session.params("drytrack")["attempt"] for session in found] == ["1", "2"]
-    assert len({session.params("drytrack")["uuid"] for session in found}) == 1
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-
-
-def test_a_replay_writes_nothing_twice(tmp_path):
-    run = train(experiment_with(ClearML(), tmp_path), [1, 2])
-    replay(run, ClearML())
-    for _ in range(2):
-        replay(run, ClearML(tmp_path / "copy"))
-
-    for place in (tmp_path, tmp_path / "copy"):
-        assert len(sessions(place)) == 1
-        assert points_in(place, "train/loss") == [(1, 0.1), (2, 0.2)]
-
-
 def test_the_error_of_a_failed_run_is_kept(tmp_path):
-    def fail():
-        with experiment_with(ClearML(), tmp_path).create_run("run"):
-            raise ValueError("no data")
-
-    with pytest.raises(ValueError, match="no data"):
-        fail()
+    train_and_fail(experiment_with(ClearML(), tmp_path))
 
     (session,) = sessions(tmp_path)
     assert session.params("drytrack")["status"] == "failed"
@@ -299,52 +263,10 @@ def test_a_task_of_the_script_is_left_alone(tmp_path, monkeypatch):
     assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2)]
 
 
-def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where a folder should be")
-    with (
-        pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="'clearml'"),
-    ):
-        run = train(experiment_with(ClearML(blocked), tmp_path), range(5))
-
-    events = JournalReader(run.path).read()
-    assert sum(isinstance(event, log_events.MetricEvent) for event in events) == 5
-    train(experiment_with(ClearML(), tmp_path), [1], "next")
-    assert points_in(tmp_path, "train/loss", "next") == [(1, 0.1)]
-
-
-class Refusing(http.server.BaseHTTPRequestHandler):
-    """Answers as a server does that does not know the key."""
-
-    def do_POST(self):
-        meta = {"result_code": 401, "result_subcode": 20, "result_msg": "no such key"}
-        answer = json.dumps({"meta": meta, "data": {}}).encode()
-        self.send_response(401)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST  # noqa: N815  # so the base calls it
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture(params=["refuses", "is away"])
+@pytest.fixture(params=["refusing_server", "nobodys_address"])
 def bad_server(request):
     """A server that knows no key, and one that is not there."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    stop = [server.shutdown, thread.join, server.server_close]
-    if request.param == "is away":
-        while stop:
-            stop.pop(0)()
-    yield f"http://127.0.0.1:{server.server_port}"
-    for step in stop:
-        step()
+    return f"http://{request.getfixturevalue(request.param)}"
 
 
 SERVER = """
@@ -382,8 +304,7 @@ def test_a_bad_server_costs_the_run_nothing(bad_server, tmp_path):
 
     assert "TrackerExceptionWarning" in done.stdout
     run = tmp_path / ".drytrack" / "Vision" / "run"
-    events = JournalReader(run).read()
-    assert sum(isinstance(event, log_events.MetricEvent) for event in events) == 1
+    assert count_metrics(run) == 1
     recorded = b"".join(p.read_bytes() for p in run.rglob("*") if p.is_file())
     assert SECRET.encode() not in recorded
     replay(run, ClearML())
@@ -421,69 +342,3 @@ def test_what_clearml_lost_in_mid_run_is_in_the_next_session(is_back, tmp_path):
 
     points = [(epoch, epoch / 10) for epoch in range(1, 5)]
     assert points_in(tmp_path, "train/loss") == points
-
-
-CHILD = """
-import os, sys
-from drytrack import Experiment
-from drytrack.core import log_events
-from drytrack.trackers.clearml import ClearML
-
-experiment = Experiment(None, name="Vision", par_dir=sys.argv[1])
-experiment.trackers.subscribe(ClearML())
-with experiment.create_run(sys.argv[2]) as run:
-    log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
-    run.flush(60)
-    if sys.argv[3] == "fork":
-        child = os.fork()
-        if child == 0:
-            sys.exit(0)
-        os.waitpid(child, 0)
-    if sys.argv[3] == "print":
-        print(sys.argv[4])
-    log_events.MetricEvent("mlp", "train", 2, {"loss": 0.2})
-    if sys.argv[3] == "wait":
-        run.flush(60)
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
-
-def child(*arguments, variables=None, **options):
-    environment = {**os.environ, "DRYTRACK_INIT_MODE": "none", **(variables or {})}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *map(str, arguments)], env=environment, **options
-    )
-
-
-def run_child(*arguments, **variables):
-    assert child(*arguments, variables=variables).wait(100) == 0
-
-
-def test_a_killed_run_has_every_value_once_after_a_resume(tmp_path):
-    process = child(
-        tmp_path, "run", "wait", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        # ClearML says things there, too.
-        assert any(line.strip() == b"ready" for line in process.stdout)
-        process.kill()
-    train(experiment_with(ClearML(), tmp_path), [3], resume=True)
-
-    assert len(sessions(tmp_path)) == 1
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-
-
-def test_two_processes_write_their_runs_side_by_side(tmp_path):
-    for process in [child(tmp_path, name, "go") for name in ("left", "right")]:
-        assert process.wait(100) == 0
-
-    for name in ("left", "right"):
-        assert points_in(tmp_path, "train/loss", name) == [(1, 0.1), (2, 0.2)]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_does_not_end_the_run(tmp_path):
-    run_child(tmp_path, "run", "fork")
-
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2)]

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import csv
-import http.server
-import importlib.util
 import json
-import math
 import os
-import socket
-import subprocess
-import sys
-import threading
 import zipfile
 
 import numpy as np
 import pytest
+from backend_cases import (
+    BackendCases,
+    count_metrics,
+    experiment_with,
+    train,
+    train_and_fail,
+)
 
-from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
-from drytrack.core.journal import JournalReader
 from drytrack.replay import replay
-from drytrack.testing import TrackerContract
-from drytrack.trackers.base import Series
 from drytrack.trackers.comet import Comet
 
 pytestmark = [
     pytest.mark.backend,
-    pytest.mark.skipif(
-        importlib.util.find_spec("comet_ml") is None, reason="needs comet_ml"
-    ),
+    pytest.mark.needs("comet_ml"),
     # Of Comet's own dependencies, and of what it leaves to the collector.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -42,9 +36,6 @@ KEY = "s3cret-value-of-a-key"
 
 @pytest.fixture(autouse=True)
 def _stay_here(monkeypatch, tmp_path):
-    for name in list(os.environ):
-        if name.startswith("COMET_"):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("COMET_ERROR_TRACKING_ENABLE", "0")
     monkeypatch.setenv("COMET_DISABLE_AUTO_LOGGING", "1")
     monkeypatch.setenv("COMET_CONFIG", str(tmp_path / "no-such-config"))
@@ -119,36 +110,42 @@ def uploads_in(messages):
     return found
 
 
-def experiment_with(tracker, tmp_path, config=None, **options):
-    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
+class TestComet(BackendCases):
+    tracker_class = Comet
 
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        return points_in(place, name, run_id)
 
-def train(experiment, epochs, run_id="run", **options):
-    with experiment.create_run(run_id, **options) as run:
-        for epoch in epochs:
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    return run
+    def test_a_resumed_run_repeats_nothing(self, tmp_path):
+        super().test_a_resumed_run_repeats_nothing(tmp_path)
+        metas = [meta for meta, _ in archives(tmp_path)]
+        assert len(metas) == 2
+        assert len({meta["offline_id"] for meta in metas}) == 1
+        # The first to be uploaded creates the experiment, the other adds to it.
+        assert {meta["resume_strategy"] for meta in metas} == {"get_or_create"}
 
+    def test_a_replay_writes_nothing_twice(self, tmp_path):
+        super().test_a_replay_writes_nothing_twice(tmp_path)
+        for place in (tmp_path, tmp_path / "copy"):
+            assert len(archives(place)) == 1
 
-class TestComet(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return Comet(tmp_path)
+    def test_a_killed_run_has_every_value_once_after_a_resume(self, tmp_path):
+        super().test_a_killed_run_has_every_value_once_after_a_resume(tmp_path)
+        assert len(archives(tmp_path)) == 1
 
-    def read_back(self, tracker, start, model_name):
-        # The first model that is registered adds nothing to its names.
-        prefix = "" if model_name == "model" else f"{model_name}/"
-        found = {}
-        for metric in ("loss", "accuracy"):
-            # Of a step that a later attempt repeats, the newest value counts.
-            points = dict(
-                points_in(tracker.par_dir, f"{prefix}trainer/{metric}", start.run_id)
-            )
-            if points:
-                found[metric] = Series(list(points), list(points.values()))
-        return {"trainer": found} if found else None
+    def test_nothing_is_collected_beside_the_run(self, tmp_path):
+        """Neither command line, environment, code nor output goes into the archive."""
+        variables = {"SERVICE_TOKEN": KEY, "COMET_LOG_OTHER_TOKEN": KEY}
+        said = ("print", f"--token={KEY}")
+        assert self.child(tmp_path, "run", *said, variables=variables).wait(300) == 0
+
+        ((_, messages),) = archives(tmp_path)
+        assert {message["type"] for message in messages} == {
+            "log_other",
+            "metric_msg",
+            "parameter_msg",
+        }
+        assert KEY not in json.dumps(messages)
 
 
 def test_metrics_params_and_what_the_run_is_are_read_back(tmp_path):
@@ -215,64 +212,6 @@ def test_media_and_files_are_read_back(tmp_path):
     assert (about["rows"], file) == (3, b"a")
 
 
-def test_nothing_is_collected_beside_the_run(tmp_path):
-    """Neither command line, environment, code nor output goes into the archive."""
-    environment = {
-        **os.environ,
-        "DRYTRACK_INIT_MODE": "none",
-        "SERVICE_TOKEN": KEY,
-        "COMET_LOG_OTHER_TOKEN": KEY,
-    }
-    arguments = [str(tmp_path), "run", "print", f"--token={KEY}"]
-    subprocess.run(
-        [sys.executable, "-c", CHILD, *arguments],
-        env=environment,
-        timeout=90,
-        check=True,
-    )
-
-    ((_, messages),) = archives(tmp_path)
-    assert {message["type"] for message in messages} == {
-        "log_other",
-        "metric_msg",
-        "parameter_msg",
-    }
-    assert KEY not in json.dumps(messages)
-
-
-def test_a_resumed_run_keeps_its_key_and_repeats_nothing(tmp_path):
-    train(experiment_with(Comet(), tmp_path), [1, 2])
-    train(experiment_with(Comet(), tmp_path), [3], resume=True)
-
-    metas = [meta for meta, _ in archives(tmp_path)]
-    assert len(metas) == 2
-    assert len({meta["offline_id"] for meta in metas}) == 1
-    # The first to be uploaded creates the experiment, the other adds to it.
-    assert {meta["resume_strategy"] for meta in metas} == {"get_or_create"}
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-
-
-def test_a_replay_writes_nothing_twice(tmp_path):
-    run = train(experiment_with(Comet(), tmp_path), [1, 2])
-    replay(run, Comet())
-    for _ in range(2):
-        replay(run, Comet(tmp_path / "copy"))
-
-    for place in (tmp_path, tmp_path / "copy"):
-        assert len(archives(place)) == 1
-        assert points_in(place, "train/loss") == [(1, 0.1), (2, 0.2)]
-
-
-def test_nan_and_infinity_are_kept(tmp_path):
-    with experiment_with(Comet(), tmp_path).create_run("run"):
-        for epoch, value in enumerate((math.nan, math.inf, -math.inf)):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
-
-    values = [value for _, value in points_in(tmp_path, "train/loss")]
-    assert math.isnan(values[0])
-    assert values[1:] == [math.inf, -math.inf]
-
-
 def test_a_name_that_is_too_long_is_cut_and_known(tmp_path):
     long = "x" * 150
     with experiment_with(Comet(), tmp_path).create_run("run"):
@@ -285,12 +224,7 @@ def test_a_name_that_is_too_long_is_cut_and_known(tmp_path):
 
 
 def test_the_error_of_a_failed_run_is_kept(tmp_path):
-    def fail():
-        with experiment_with(Comet(), tmp_path).create_run("run"):
-            raise ValueError("no data")
-
-    with pytest.raises(ValueError, match="no data"):
-        fail()
+    train_and_fail(experiment_with(Comet(), tmp_path))
 
     ((_, messages),) = archives(tmp_path)
     others = others_in(messages)
@@ -319,32 +253,17 @@ def test_a_users_own_experiment_is_left_alone(tmp_path):
     assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2)]
 
 
-def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where a folder should be")
-    with (
-        pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="'comet'"),
-    ):
-        run = train(experiment_with(Comet(blocked), tmp_path), range(5))
+def test_a_server_that_is_away_costs_the_run_nothing(
+    nobodys_address, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("COMET_URL_OVERRIDE", f"http://{nobodys_address}/clientlib/")
+    monkeypatch.setenv("COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL", "0")
+    monkeypatch.setenv("COMET_HTTP_SESSION_RETRY_TOTAL", "0")
+    tracker = Comet(api_key="k" * 25, online=True)
+    with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
+        run = train(experiment_with(tracker, tmp_path), [1, 2])
 
-    events = JournalReader(run.path).read()
-    assert sum(isinstance(event, log_events.MetricEvent) for event in events) == 5
-
-
-def test_a_server_that_is_away_costs_the_run_nothing(tmp_path, monkeypatch):
-    with socket.socket() as closed:  # nobody listens on its port
-        closed.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}/clientlib/"
-        monkeypatch.setenv("COMET_URL_OVERRIDE", address)
-        monkeypatch.setenv("COMET_GET_OR_ADD_EXPERIMENT_RETRY_TOTAL", "0")
-        monkeypatch.setenv("COMET_HTTP_SESSION_RETRY_TOTAL", "0")
-        tracker = Comet(api_key="k" * 25, online=True)
-        with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
-            run = train(experiment_with(tracker, tmp_path), [1, 2])
-
-    events = JournalReader(run.path).read()
-    assert sum(isinstance(event, log_events.MetricEvent) for event in events) == 2
+    assert count_metrics(run.path) == 2
     monkeypatch.delenv("COMET_URL_OVERRIDE")
     replay(run, Comet(online=False))
     assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2)]
@@ -370,104 +289,14 @@ def test_what_comet_lost_in_mid_run_is_in_the_next_archive(tmp_path):
     assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3)]
 
 
-class Refusing(http.server.BaseHTTPRequestHandler):
-    """Answers whatever it is asked as a server does that does not know the key."""
-
-    def do_POST(self):
-        answer = json.dumps({"msg": "no such key", "sdk_error_code": 0}).encode()
-        self.send_response(401)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_POST  # noqa: N815  # so the base calls it
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture
-def refusing_server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/clientlib/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_a_key_that_is_refused_costs_the_run_nothing(
     refusing_server, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("COMET_URL_OVERRIDE", refusing_server)
+    monkeypatch.setenv("COMET_URL_OVERRIDE", f"http://{refusing_server}/clientlib/")
     monkeypatch.setenv("COMET_API_KEY", KEY)
     with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
         run = train(experiment_with(Comet(), tmp_path), [1, 2])
 
-    events = JournalReader(run.path).read()
-    assert sum(isinstance(event, log_events.MetricEvent) for event in events) == 2
+    assert count_metrics(run.path) == 2
     recorded = b"".join(p.read_bytes() for p in run.path.rglob("*") if p.is_file())
     assert KEY.encode() not in recorded
-
-
-CHILD = """
-import os, sys
-from drytrack import Experiment
-from drytrack.core import log_events
-from drytrack.trackers.comet import Comet
-
-experiment = Experiment(None, name="Vision", par_dir=sys.argv[1])
-experiment.trackers.subscribe(Comet())
-with experiment.create_run(sys.argv[2]) as run:
-    log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
-    run.flush(60)
-    if sys.argv[3] == "fork":
-        child = os.fork()
-        if child == 0:
-            sys.exit(0)
-        os.waitpid(child, 0)
-    if sys.argv[3] == "print":
-        print(sys.argv[4])
-    log_events.MetricEvent("mlp", "train", 2, {"loss": 0.2})
-    if sys.argv[3] == "wait":
-        run.flush(60)
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
-
-def child(*arguments, **options):
-    environment = {**os.environ, "DRYTRACK_INIT_MODE": "none"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *map(str, arguments)], env=environment, **options
-    )
-
-
-def test_a_killed_run_has_every_value_once_after_a_resume(tmp_path):
-    process = child(
-        tmp_path, "run", "wait", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout.readline().strip() == b"ready"
-        process.kill()
-    train(experiment_with(Comet(), tmp_path), [3], resume=True)
-
-    assert len(archives(tmp_path)) == 1
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-
-
-def test_two_processes_write_their_runs_side_by_side(tmp_path):
-    for process in [child(tmp_path, name, "go") for name in ("left", "right")]:
-        assert process.wait(100) == 0
-
-    for name in ("left", "right"):
-        assert points_in(tmp_path, "train/loss", name) == [(1, 0.1), (2, 0.2)]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_does_not_end_the_run(tmp_path):
-    assert child(tmp_path, "run", "fork").wait(100) == 0
-
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2)]
