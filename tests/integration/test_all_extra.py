@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-
-packaging = pytest.importorskip("packaging.requirements")
+from packaging.requirements import Requirement
 
 pytestmark = [
     pytest.mark.backend,
@@ -20,7 +19,7 @@ def needs_of(extra):
     """Return what an extra of drytrack asks for here, extras within it included."""
     found = []
     for line in importlib.metadata.requires("drytrack"):
-        need = packaging.Requirement(line)
+        need = Requirement(line)
         if need.marker is None or not need.marker.evaluate({"extra": extra}):
             continue
         if need.name == "drytrack":

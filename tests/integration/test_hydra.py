@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import pathlib
 import subprocess
@@ -18,9 +17,7 @@ from drytrack.trackers.hydra import HydraLink
 pytestmark = [
     pytest.mark.backend,
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.skipif(
-        importlib.util.find_spec("hydra") is None, reason="needs hydra-core"
-    ),
+    pytest.mark.needs("hydra"),
 ]
 
 APP = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -26,11 +25,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def needs(*packages):
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"needs {' and '.join(packages)}")
 
 
 @pytest.fixture
@@ -96,7 +90,7 @@ def logdir(tmp_path):
     return folder
 
 
-@needs("tensorboard", "tensorboardX")
+@pytest.mark.needs("tensorboard", "tensorboardX")
 def test_each_folder_of_event_files_becomes_a_run(run_import, store, logdir):
     done = run_import("tensorboard", logdir)
 
@@ -111,7 +105,7 @@ def test_each_folder_of_event_files_becomes_a_run(run_import, store, logdir):
     check_healthy(store)
 
 
-@needs("tensorboard", "tensorboardX")
+@pytest.mark.needs("tensorboard", "tensorboardX")
 def test_histograms_images_and_texts_are_taken_along(run_import, store, logdir):
     done = run_import("tensorboard", logdir, "--experiment", "Old", "--tag", "tb")
 
@@ -128,7 +122,7 @@ def test_histograms_images_and_texts_are_taken_along(run_import, store, logdir):
     assert (text.text, text.stamp.time) == ("one\ntwo", 2e9 + 1)
 
 
-@needs("tensorboard", "tensorboardX")
+@pytest.mark.needs("tensorboard", "tensorboardX")
 def test_hyperparameters_become_parameters(run_import, store, tmp_path):
     from tensorboardX import SummaryWriter
 
@@ -144,7 +138,7 @@ def test_hyperparameters_become_parameters(run_import, store, tmp_path):
     assert run.series("accuracy").values == [0.5]
 
 
-@needs("tensorboard", "tensorboardX")
+@pytest.mark.needs("tensorboard", "tensorboardX")
 def test_event_files_that_have_grown_renew_their_run(run_import, store, logdir):
     from tensorboardX import SummaryWriter
 
@@ -160,7 +154,7 @@ def test_event_files_that_have_grown_renew_their_run(run_import, store, logdir):
     assert find(store, "plain").series("loss", source="train").steps[-1] == 5
 
 
-@needs("tensorboard", "tensorboardX")
+@pytest.mark.needs("tensorboard", "tensorboardX")
 def test_one_run_that_cannot_be_made_does_not_keep_the_others(
     run_import, store, logdir
 ):
@@ -175,7 +169,7 @@ def test_one_run_that_cannot_be_made_does_not_keep_the_others(
     assert find(store, "plain").series_keys() == []
 
 
-@needs("tensorboard", "tensorboardX")
+@pytest.mark.needs("tensorboard", "tensorboardX")
 def test_a_torn_event_file_is_read_up_to_there(run_import, store, logdir):
     (path,) = (logdir / "plain" / "train").iterdir()
     path.write_bytes(path.read_bytes()[:-5])
@@ -185,7 +179,7 @@ def test_a_torn_event_file_is_read_up_to_there(run_import, store, logdir):
     assert find(store, "plain").series("loss", source="train").steps == [0, 1, 2, 3]
 
 
-@needs("tensorboard")
+@pytest.mark.needs("tensorboard")
 def test_a_folder_without_event_files_is_refused(run_import, tmp_path):
     assert "no event files" in run_import("tensorboard", tmp_path, code=2)
 
@@ -246,7 +240,7 @@ def wandb_files(tmp_path_factory):
     return folder / "wandb"
 
 
-@needs("wandb")
+@pytest.mark.needs("wandb")
 def test_offline_runs_of_wandb_become_runs(run_import, store, wandb_files):
     done = run_import("wandb", wandb_files)
 
@@ -261,7 +255,7 @@ def test_offline_runs_of_wandb_become_runs(run_import, store, wandb_files):
     check_healthy(store)
 
 
-@needs("wandb")
+@pytest.mark.needs("wandb")
 def test_a_resumed_run_of_wandb_has_two_attempts(run_import, store, wandb_files):
     run_import("wandb", wandb_files)
 
@@ -274,7 +268,7 @@ def test_a_resumed_run_of_wandb_has_two_attempts(run_import, store, wandb_files)
     assert starts[0].config == {"lr": 0.1, "net": {"depth": 3}}
 
 
-@needs("wandb")
+@pytest.mark.needs("wandb")
 def test_media_of_wandb_are_taken_along(run_import, store, wandb_files):
     run_import("wandb", wandb_files)
 
@@ -289,7 +283,7 @@ def test_media_of_wandb_are_taken_along(run_import, store, wandb_files):
     assert (text.name, text.text) == ("text", "hello")
 
 
-@needs("wandb")
+@pytest.mark.needs("wandb")
 def test_times_of_wandb_are_kept_and_a_repeat_changes_nothing(
     run_import, store, wandb_files
 ):
@@ -308,7 +302,7 @@ def test_times_of_wandb_are_kept_and_a_repeat_changes_nothing(
     )
 
 
-@needs("wandb")
+@pytest.mark.needs("wandb")
 def test_a_damaged_file_of_wandb_is_read_as_far_as_it_goes(
     run_import, store, wandb_files, tmp_path
 ):
@@ -369,7 +363,7 @@ def mlflow_store(request, tmp_path, monkeypatch):
     return place, run_id, child.info.run_id
 
 
-@needs("mlflow")
+@pytest.mark.needs("mlflow")
 def test_a_store_of_mlflow_becomes_runs(run_import, store, mlflow_store):
     place, run_id, child_id = mlflow_store
 
@@ -390,7 +384,7 @@ def test_a_store_of_mlflow_becomes_runs(run_import, store, mlflow_store):
     check_healthy(store)
 
 
-@needs("mlflow")
+@pytest.mark.needs("mlflow")
 def test_metrics_that_mlflow_was_given_together_stay_together(
     run_import, store, mlflow_store
 ):
@@ -407,7 +401,7 @@ def test_metrics_that_mlflow_was_given_together_stay_together(
     assert {done["outcome"] for done in again.values()} == {"unchanged"}
 
 
-@needs("mlflow")
+@pytest.mark.needs("mlflow")
 def test_what_is_no_store_of_mlflow_is_refused_and_left_alone(run_import, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
