@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from backend_cases import BackendCases, experiment_with, train_and_fail
 
-from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
-from drytrack.core.journal import JournalReader
-from drytrack.replay import replay
-from drytrack.testing import TrackerContract
-from drytrack.trackers.base import Series
 from drytrack.trackers.neptune import Neptune
 
 pytestmark = [
     pytest.mark.backend,
-    pytest.mark.skipif(
-        importlib.util.find_spec("neptune") is None, reason="needs neptune"
-    ),
+    pytest.mark.needs("neptune"),
     # Of Neptune's own dependencies, and of what it leaves to the collector.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -37,13 +27,6 @@ pytestmark = [
 ]
 
 SECRET = "s3cret-value-of-a-key"
-
-
-@pytest.fixture(autouse=True)
-def _stay_here(monkeypatch):
-    for name in list(os.environ):
-        if name.startswith("NEPTUNE_"):
-            monkeypatch.delenv(name)
 
 
 class Container:
@@ -101,38 +84,47 @@ def points_in(tmp_path, path, run_id="run"):
     return [point for container in found for point in container.points(path)]
 
 
-def experiment_with(tracker, tmp_path, config=None, **options):
-    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
+class TestNeptune(BackendCases):
+    tracker_class = Neptune
 
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        return points_in(place, name, run_id)
 
-def train(experiment, epochs, run_id="run", **options):
-    with experiment.create_run(run_id, **options) as run:
-        for epoch in epochs:
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    return run
-
-
-class TestNeptune(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return Neptune(tmp_path)
-
-    def read_back(self, tracker, start, model_name):
-        # The first model that is registered adds nothing to its names.
-        prefix = "" if model_name == "model" else f"{model_name}/"
-        found = {}
-        for metric in ("loss", "accuracy"):
-            path = f"{prefix}trainer/{metric}"
-            points = dict(points_in(tracker.par_dir, path, start.run_id))
-            if points:
-                found[metric] = Series(list(points), list(points.values()))
-        return {"trainer": found} if found else None
-
-    @pytest.mark.skip(reason="Neptune has none; see the test of what is not finite")
     def test_nan_and_infinity_are_values(self, tmp_path):
-        pass
+        """Neptune would skip them: they become lines."""
+        with experiment_with(Neptune(), tmp_path).create_run("run"):
+            for epoch, value in enumerate((math.nan, math.inf, -math.inf, 1.0)):
+                log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
+
+        assert points_in(tmp_path, "train/loss") == [(3, 1.0)]
+        assert points_in(tmp_path, "not_finite") == [
+            (0, "train/loss is nan at epoch 0"),
+            (1, "train/loss is inf at epoch 1"),
+            (2, "train/loss is -inf at epoch 2"),
+        ]
+
+    def test_a_resumed_run_repeats_nothing(self, tmp_path):
+        super().test_a_resumed_run_repeats_nothing(tmp_path)
+        found = containers(tmp_path)
+        assert [container.get("drytrack/attempt") for container in found] == [1, 2]
+        assert len({container.get("drytrack/uuid") for container in found}) == 1
+
+    def test_a_replay_writes_nothing_twice(self, tmp_path):
+        super().test_a_replay_writes_nothing_twice(tmp_path)
+        for place in (tmp_path, tmp_path / "copy"):
+            assert len(containers(place)) == 1
+
+    def test_nothing_is_collected_beside_the_run(self, tmp_path):
+        """Neither command line, environment, code nor output goes into the files."""
+        said = ("print", f"--token={SECRET}")
+        process = self.child(
+            tmp_path, "run", *said, variables={"SERVICE_TOKEN": SECRET}
+        )
+        assert process.wait(300) == 0
+
+        files = [p for p in (tmp_path / "neptune").rglob("*") if p.is_file()]
+        assert files
+        assert not any(SECRET.encode() in file.read_bytes() for file in files)
 
 
 def test_metrics_params_and_what_the_run_is_are_read_back(tmp_path):
@@ -201,20 +193,6 @@ def test_media_and_files_are_read_back(tmp_path):
     assert (Path(folder) / "below" / "a.txt").read_text() == "a"
 
 
-def test_what_is_not_finite_becomes_a_line(tmp_path):
-    """Neptune would skip it."""
-    with experiment_with(Neptune(), tmp_path).create_run("run"):
-        for epoch, value in enumerate((math.nan, math.inf, -math.inf, 1.0)):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
-
-    assert points_in(tmp_path, "train/loss") == [(3, 1.0)]
-    assert points_in(tmp_path, "not_finite") == [
-        (0, "train/loss is nan at epoch 0"),
-        (1, "train/loss is inf at epoch 1"),
-        (2, "train/loss is -inf at epoch 2"),
-    ]
-
-
 def test_names_that_exclude_each_other_in_a_tree_are_both_kept(tmp_path):
     with experiment_with(Neptune(), tmp_path).create_run("run"):
         for epoch in (1, 2):
@@ -230,60 +208,13 @@ def test_names_that_exclude_each_other_in_a_tree_are_both_kept(tmp_path):
     assert values == {"a/b": 1.0, "a/b/c": 2.0, "d/e/f": 3.0, "d/e": 4.0}
 
 
-def test_nothing_is_collected_beside_the_run(tmp_path):
-    """Neither command line, environment, code nor output goes into the files."""
-    run_child(tmp_path, "run", "print", f"--token={SECRET}", SERVICE_TOKEN=SECRET)
-
-    for path in (tmp_path / "neptune").rglob("*"):
-        assert path.is_dir() or SECRET.encode() not in path.read_bytes()
-
-
-def test_a_resumed_run_repeats_nothing(tmp_path):
-    train(experiment_with(Neptune(), tmp_path), [1, 2])
-    train(experiment_with(Neptune(), tmp_path), [3], resume=True)
-
-    found = containers(tmp_path)
-    assert [container.get("drytrack/attempt") for container in found] == [1, 2]
-    assert len({container.get("drytrack/uuid") for container in found}) == 1
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-
-
-def test_a_replay_writes_nothing_twice(tmp_path):
-    run = train(experiment_with(Neptune(), tmp_path), [1, 2])
-    replay(run, Neptune())
-    for _ in range(2):
-        replay(run, Neptune(tmp_path / "copy"))
-
-    for place in (tmp_path, tmp_path / "copy"):
-        assert len(containers(place)) == 1
-        assert points_in(place, "train/loss") == [(1, 0.1), (2, 0.2)]
-
-
 def test_the_error_of_a_failed_run_is_kept(tmp_path):
-    def fail():
-        with experiment_with(Neptune(), tmp_path).create_run("run"):
-            raise ValueError("no data")
-
-    with pytest.raises(ValueError, match="no data"):
-        fail()
+    train_and_fail(experiment_with(Neptune(), tmp_path))
 
     (found,) = containers(tmp_path)
     assert found.get("drytrack/status") == "failed"
     assert found.get("error/type") == "ValueError"
     assert found.get("error/message") == "no data"
-
-
-def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where a folder should be")
-    with (
-        pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="'neptune'"),
-    ):
-        run = train(experiment_with(Neptune(blocked), tmp_path), range(5))
-
-    events = JournalReader(run.path).read()
-    assert sum(isinstance(event, log_events.MetricEvent) for event in events) == 5
 
 
 def test_a_file_that_is_missing_costs_nothing_else(tmp_path):
@@ -295,69 +226,5 @@ def test_a_file_that_is_missing_costs_nothing_else(tmp_path):
         log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
         log_events.ArtifactEvent("net", tmp_path / "no-such-file", "model")
         log_events.MetricEvent("mlp", "train", 2, {"loss": 0.2})
-
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2)]
-
-
-CHILD = """
-import os, sys
-from drytrack import Experiment
-from drytrack.core import log_events
-from drytrack.trackers.neptune import Neptune
-
-experiment = Experiment(None, name="Vision", par_dir=sys.argv[1])
-experiment.trackers.subscribe(Neptune())
-with experiment.create_run(sys.argv[2]) as run:
-    log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
-    run.flush(60)
-    if sys.argv[3] == "fork":
-        child = os.fork()
-        if child == 0:
-            sys.exit(0)
-        os.waitpid(child, 0)
-    if sys.argv[3] == "print":
-        print(sys.argv[4])
-    log_events.MetricEvent("mlp", "train", 2, {"loss": 0.2})
-    if sys.argv[3] == "wait":
-        run.flush(60)
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
-
-def child(*arguments, variables=None, **options):
-    environment = {**os.environ, "DRYTRACK_INIT_MODE": "none", **(variables or {})}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *map(str, arguments)], env=environment, **options
-    )
-
-
-def run_child(*arguments, **variables):
-    assert child(*arguments, variables=variables).wait(100) == 0
-
-
-def test_what_was_flushed_before_a_kill_is_there_once_after_a_resume(tmp_path):
-    process = child(
-        tmp_path, "run", "wait", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert any(line.strip() == b"ready" for line in process.stdout)
-        process.kill()
-    train(experiment_with(Neptune(), tmp_path), [3], resume=True)
-
-    assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2), (3, 0.3)]
-
-
-def test_two_processes_write_their_runs_side_by_side(tmp_path):
-    for process in [child(tmp_path, name, "go") for name in ("left", "right")]:
-        assert process.wait(100) == 0
-
-    for name in ("left", "right"):
-        assert points_in(tmp_path, "train/loss", name) == [(1, 0.1), (2, 0.2)]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_does_not_end_the_run(tmp_path):
-    run_child(tmp_path, "run", "fork")
 
     assert points_in(tmp_path, "train/loss") == [(1, 0.1), (2, 0.2)]
