@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
-import os
 import pathlib
-import socket
-import subprocess
 import sys
 import time
 import urllib.request
 
 import numpy as np
 import pytest
+from backend_cases import PORT, BackendCases, count_metrics, experiment_with, train
 
-from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
-from drytrack.core.journal import JournalReader
 from drytrack.replay import replay
-from drytrack.testing import TrackerContract
-from drytrack.trackers.base import Series
+from drytrack.trackers._local_server import serve
 from drytrack.trackers.mlflow import MLflow
 
 pytestmark = [
     pytest.mark.backend,
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.skipif(
-        importlib.util.find_spec("mlflow") is None, reason="needs mlflow"
-    ),
+    pytest.mark.needs("mlflow"),
     # Of MLflow's own dependencies.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -41,9 +33,7 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _no_server_of_the_users(monkeypatch):
-    for name in ("TRACKING_URI", "EXPERIMENT_NAME", "EXPERIMENT_ID"):
-        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+def _short_patience(monkeypatch):
     # A server that is down is found out soon, and asked again by drytrack.
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -69,7 +59,8 @@ def run_named(client, run_id="run", name="Vision"):
 def points(client, run, key):
     """Return the steps and values of a metric, once for every time it is stored."""
     history = client.get_metric_history(run.info.run_id, key)
-    return sorted((point.step, point.value) for point in history)
+    history.sort(key=lambda point: (point.step, point.timestamp))  # the newest last
+    return [(point.step, point.value) for point in history]
 
 
 def artifacts(client, run, folder=None):
@@ -83,42 +74,22 @@ def content(client, run, path):
     return pathlib.Path(client.download_artifacts(run.info.run_id, path)).read_bytes()
 
 
-def experiment_with(tracker, tmp_path, config=None, name="Vision", **options):
-    experiment = Experiment(config, name=name, par_dir=tmp_path, **options)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
+class TestMLflow(BackendCases):
+    tracker_class = MLflow
 
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        client = client_of(place)
+        run = run_named(client, run_id, experiment)
+        # The database has no infinity: MLflow stores the largest number.
+        return [
+            (step, math.copysign(math.inf, v) if abs(v) >= sys.float_info.max else v)
+            for step, v in points(client, run, MLflow.rule.adapt(name))
+        ]
 
-def train(experiment, epochs, run_id="run", **options):
-    with experiment.create_run(run_id, **options) as run:
-        for epoch in epochs:
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    return run
-
-
-class TestMLflow(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return MLflow(tmp_path)
-
-    def read_back(self, tracker, start, model_name):
-        client = client_of(tracker.par_dir)
-        run = run_named(client, start.run_id, start.exp_name)
-        loaded: dict[str, dict[str, Series]] = {}
-        for key in run.data.metrics:
-            *model, source, metric = tracker.rule.restore(key).split("/")
-            if metric.endswith("_step") or (model or ["model"]) != [model_name]:
-                continue
-            history = client.get_metric_history(run.info.run_id, key)
-            history.sort(key=lambda point: point.timestamp)  # the newest one counts
-            newest = {point.step: point.value for point in history}
-            # The database has no infinity: MLflow stores the largest number.
-            values = [
-                math.copysign(math.inf, v) if abs(v) >= sys.float_info.max else v
-                for _, v in sorted(newest.items())
-            ]
-            loaded.setdefault(source, {})[metric] = Series(sorted(newest), values)
-        return loaded
+    def test_a_replay_writes_nothing_twice(self, tmp_path):
+        super().test_a_replay_writes_nothing_twice(tmp_path)
+        for place in (tmp_path, tmp_path / "copy"):
+            assert run_named(client_of(place)).info.status == "FINISHED"
 
 
 def test_everything_is_read_back_by_mlflow(tmp_path):
@@ -260,188 +231,59 @@ def test_a_failed_run_says_why(tmp_path):
     assert b"1 / 0" in content(client, run, "traceback.txt")
 
 
-CHILD = """
-import sys
-from drytrack import Experiment
-from drytrack.core import log_events
-from drytrack.trackers.mlflow import MLflow
-
-experiment = Experiment(None, name="Vision", par_dir=sys.argv[1])
-experiment.trackers.subscribe(MLflow())
-with experiment.create_run(sys.argv[2]) as run:
-    for epoch in range(1, 21):
-        log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    if sys.argv[3] == "wait":
-        assert run.flush(60)
-        for epoch in range(21, 221):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
-
-def child(*arguments, **options):
-    environment = {**os.environ, "DRYTRACK_INIT_MODE": "none"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *map(str, arguments)], env=environment, **options
-    )
-
-
-def test_a_killed_run_goes_on_in_the_same_hosted_run(tmp_path):
-    process = child(
-        tmp_path, "run", "wait", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        assert process.stdout.readline().strip() == b"ready"
-        process.kill()
-    train(experiment_with(MLflow(), tmp_path), [221], resume=True)
-
-    client = client_of(tmp_path)
-    found = points(client, run_named(client), "train/loss")
-    assert found == [(epoch, epoch / 10) for epoch in range(1, 222)]
-
-
-def test_two_processes_log_at_once(tmp_path):
-    for process in [child(tmp_path, name, "go") for name in ("left", "right")]:
-        assert process.wait(300) == 0
-
-    client = client_of(tmp_path)
-    for name in ("left", "right"):
-        assert len(points(client, run_named(client, name), "train/loss")) == 20
-
-
-def test_a_replay_logs_nothing_twice(tmp_path):
-    run = train(experiment_with(MLflow(), tmp_path), [1, 2])
-    replay(run, MLflow())
-    for _ in range(2):
-        replay(run, MLflow(tmp_path / "copy"))
-
-    for place in (tmp_path, tmp_path / "copy"):
-        client = client_of(place)
-        stored = run_named(client)
-        assert points(client, stored, "train/loss") == [(1, 0.1), (2, 0.2)]
-        assert stored.info.status == "FINISHED"
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_logs_nothing(tmp_path):
-    with experiment_with(MLflow(), tmp_path).create_run("run") as run:
-        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.1})
-        run.flush(60)
-        pid = os.fork()
-        if pid == 0:
-            import warnings
-
-            warnings.simplefilter("ignore")
-            log_events.MetricEvent("mlp", "train", 2, {"loss": 99.0})
-            os._exit(0)
-        os.waitpid(pid, 0)
-        log_events.MetricEvent("mlp", "train", 3, {"loss": 0.3})
-
-    client = client_of(tmp_path)
-    assert points(client, run_named(client), "train/loss") == [(1, 0.1), (3, 0.3)]
-
-
-def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where a folder should be")
-    experiment = experiment_with(MLflow(blocked), tmp_path)
-    with (
-        pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="'mlflow'"),
-    ):
-        run = train(experiment, range(5))
-
-    assert count_metrics(run) == 5
-
-
-def count_metrics(run):
-    events = JournalReader(run.path).read()
-    return sum(isinstance(event, log_events.MetricEvent) for event in events)
-
-
 # -- a server ----------------------------------------------------------------------
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+@contextlib.contextmanager
+def serving(folder, port):
+    """Give the address of a real ``mlflow server``, which is killed at the end."""
 
-
-class Server:
-    """A real ``mlflow server`` that can be killed and started again."""
-
-    def __init__(self, folder, port):
-        self.uri = f"http://127.0.0.1:{port}"
-        self._command = [
-            *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-            *("--host", "127.0.0.1", "--port", str(port)),
+    def arguments(port):
+        return [
+            *("server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)),
             *("--backend-store-uri", f"sqlite:///{(folder / 'server.db').as_posix()}"),
             *("--artifacts-destination", (folder / "artifacts").as_uri()),
         ]
-        self._process = None
 
-    def start(self):
-        self._process = subprocess.Popen(
-            self._command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
-                return
-            time.sleep(0.2)
-        raise AssertionError("the server does not answer")
-
-    def kill(self):
-        os.killpg(self._process.pid, 9)  # it starts processes of its own
-        self._process.wait()
+    with serve("mlflow", arguments, port) as url:
+        yield url.rstrip("/")
 
 
-@pytest.fixture
-def server(tmp_path):
+def test_a_server_that_dies_and_comes_back_has_everything(tmp_path):
+    longest = 0.0
     folder = tmp_path / "server"
     folder.mkdir()
-    server = Server(folder, free_port())
-    server.start()
-    yield server
-    server.kill()
+    with contextlib.ExitStack() as server:
+        uri = server.enter_context(serving(folder, PORT))
+        tracker = MLflow(tracking_uri=uri)
+        experiment = experiment_with(tracker, tmp_path, {"lr": 0.1})
+        told = pytest.warns(TrackerExceptionWarning)
+        with told, experiment.create_run("run") as run:
+            for epoch in range(1, 301):
+                if epoch == 100:
+                    assert run.flush(60)
+                    server.close()
+                began = time.perf_counter()
+                log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
+                longest = max(longest, time.perf_counter() - began)
+                time.sleep(0.01)
+            port = int(uri.rpartition(":")[2])
+            assert server.enter_context(serving(folder, port)) == uri
+            experiment.trackers.resume("mlflow")
+            assert run.flush(300)
 
-
-@pytest.mark.skipif(os.name == "nt", reason="needs process groups")
-def test_a_server_that_dies_and_comes_back_has_everything(tmp_path, server):
-    longest = 0.0
-    tracker = MLflow(tracking_uri=server.uri)
-    experiment = experiment_with(tracker, tmp_path, {"lr": 0.1})
-    told = pytest.warns(TrackerExceptionWarning)
-    with told, experiment.create_run("run") as run:
-        for epoch in range(1, 301):
-            if epoch == 100:
-                assert run.flush(60)
-                server.kill()
-            began = time.perf_counter()
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-            longest = max(longest, time.perf_counter() - began)
-            time.sleep(0.01)
-        server.start()
-        experiment.trackers.resume("mlflow")
-        assert run.flush(300)
-
-    client = client_of(server.uri)
-    stored = run_named(client)
-    found = points(client, stored, "train/loss")
-    assert found == [(epoch, epoch / 10) for epoch in range(1, 301)]
-    assert stored.info.status == "FINISHED"
-    assert artifacts(client, stored) == ["params.json"]
-    assert tracker.url.startswith(f"{server.uri}/#/experiments/")
+        client = client_of(uri)
+        stored = run_named(client)
+        found = points(client, stored, "train/loss")
+        assert found == [(epoch, epoch / 10) for epoch in range(1, 301)]
+        assert stored.info.status == "FINISHED"
+        assert artifacts(client, stored) == ["params.json"]
+    assert tracker.url.startswith(f"{uri}/#/experiments/")
     assert longest < 20  # it never waited for a time-out
 
 
-def test_a_server_that_is_not_there_costs_the_run_nothing(tmp_path):
-    uri = f"http://127.0.0.1:{free_port()}"
+def test_a_server_that_is_away_costs_the_run_nothing(nobodys_address, tmp_path):
+    uri = f"http://{nobodys_address}"
     experiment = experiment_with(MLflow(tracking_uri=uri), tmp_path)
     with (
         pytest.warns(DeliveryWarning, match="missed"),
@@ -449,7 +291,7 @@ def test_a_server_that_is_not_there_costs_the_run_nothing(tmp_path):
     ):
         run = train(experiment, range(5))
 
-    assert count_metrics(run) == 5
+    assert count_metrics(run.path) == 5
 
 
 def test_the_url_shows_no_password():
@@ -464,7 +306,7 @@ def test_the_database_is_served_until_the_run_ends(tmp_path):
     tracker = MLflow()
     with experiment_with(tracker, tmp_path).create_run("run"):
         assert tracker.wait_until_open()
-        url = tracker.launch_dashboard(free_port())
+        url = tracker.launch_dashboard(PORT)
         with urllib.request.urlopen(f"{url}health", timeout=30) as answer:
             assert answer.read() == b"OK"
 

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import math
-import os
 import pathlib
 import socket
-import subprocess
-import sys
 import urllib.request
 
 import numpy as np
 import pytest
+from backend_cases import BackendCases, experiment_with, train
+from matplotlib.figure import Figure
 
-from drytrack import Experiment
 from drytrack.core import log_events
-from drytrack.core.exceptions import (
-    BackendError,
-    DeliveryWarning,
-    TrackerExceptionWarning,
-)
-from drytrack.core.journal import JournalReader
-from drytrack.replay import replay
-from drytrack.testing import TrackerContract
-from drytrack.trackers.base import Series
+from drytrack.core.exceptions import BackendError
 from drytrack.trackers.tensorboard import TensorBoard
 
 pytestmark = [
     pytest.mark.backend,
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.skipif(
-        importlib.util.find_spec("tensorboardX") is None, reason="needs tensorboardX"
-    ),
+    pytest.mark.needs("tensorboard", "tensorboardX"),
     # TensorBoard itself still asks NumPy and protobuf in old ways.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
@@ -50,39 +36,19 @@ def load(folder: pathlib.Path):
     return accumulator
 
 
-def points(folder: pathlib.Path, tag: str):
-    """Return the steps and values of a tag, once for every time it is stored."""
-    return [(event.step, event.value) for event in load(folder).Scalars(tag)]
-
-
-def experiment_with(tracker, tmp_path, config=None, name="Vision"):
-    experiment = Experiment(config, name=name, par_dir=tmp_path)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
-
-
 def folder_of(tmp_path, run_id="run", name="Vision"):
     return tmp_path / "tensorboard" / name / run_id
 
 
-class TestTensorBoard(TrackerContract):
+class TestTensorBoard(BackendCases):
+    tracker_class = TensorBoard
     rel_tolerance = 1e-7  # values are 32-bit floats
 
-    def make_tracker(self, tmp_path):
-        return TensorBoard(tmp_path)
-
-    def read_back(self, tracker, start, model_name):
-        accumulator = load(tracker.find_run_dir(start))
-        loaded: dict[str, dict[str, Series]] = {}
-        for tag in accumulator.Tags()["scalars"]:
-            *model, source, metric = tag.split("/")
-            if metric.endswith("_step") or (model or ["model"]) != [model_name]:
-                continue
-            newest = {e.step: e.value for e in accumulator.Scalars(tag)}
-            series = Series(list(newest), list(newest.values()))
-            loaded.setdefault(source, {})[metric] = series
-        return loaded
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        read = load(folder_of(place, run_id, experiment))
+        if name not in read.Tags()["scalars"]:
+            return []
+        return [(event.step, event.value) for event in read.Scalars(name)]
 
 
 def test_everything_is_read_back_by_tensorboard(tmp_path):
@@ -127,7 +93,7 @@ def test_everything_is_read_back_by_tensorboard(tmp_path):
 
 
 def test_a_figure_becomes_an_image(tmp_path):
-    figure = pytest.importorskip("matplotlib.figure").Figure()
+    figure = Figure()
     figure.add_subplot().plot([1, 2])
     with experiment_with(TensorBoard(), tmp_path).create_run("run"):
         log_events.FigureEvent("train", "curve", 1, figure)
@@ -181,126 +147,13 @@ def test_kinds_of_one_name_do_not_hide_each_other(tmp_path):
     assert "train/sample" in read.Tags()["tensors"]
 
 
-def test_nan_and_infinity_are_kept(tmp_path):
-    with experiment_with(TensorBoard(), tmp_path).create_run("run"):
-        for epoch, loss in enumerate((math.nan, math.inf, -math.inf)):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": loss})
-
-    values = [value for _, value in points(folder_of(tmp_path), "train/loss")]
-    assert math.isnan(values[0])
-    assert values[1:] == [math.inf, -math.inf]
-
-
-CHILD = """
-import sys
-from drytrack import Experiment
-from drytrack.core import log_events
-from drytrack.trackers.tensorboard import TensorBoard
-
-experiment = Experiment({"api_key": "sk-secret-1234567890"}, name="Vision",
-                        par_dir=sys.argv[1])
-experiment.trackers.subscribe(TensorBoard())
-with experiment.create_run(sys.argv[2]) as run:
-    for epoch in range(int(sys.argv[3])):
-        log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    if len(sys.argv) > 4:
-        assert run.flush(30)
-        for epoch in range(int(sys.argv[3]), int(sys.argv[3]) + 200):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-        print("ready", flush=True)
-        sys.stdin.read()
-"""
-
-
-def child(*arguments, **options):
-    environment = {**os.environ, "DRYTRACK_INIT_MODE": "none"}
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, *map(str, arguments)], env=environment, **options
-    )
-
-
-def test_a_killed_run_has_every_value_once_after_a_resume(tmp_path):
-    process = child(
-        tmp_path, "run", 50, "wait", stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    with process:
-        process.stdout.readline()
-        process.kill()
-    with experiment_with(TensorBoard(), tmp_path).create_run("run", resume=True):
-        log_events.MetricEvent("mlp", "train", 250, {"loss": 25.0})
-
-    steps = [step for step, _ in points(folder_of(tmp_path), "train/loss")]
-    assert steps == list(range(251))
-
-
-def test_a_replay_writes_nothing_twice(tmp_path):
-    tracker = TensorBoard()
-    with experiment_with(tracker, tmp_path).create_run("run") as run:
-        for epoch in (1, 2):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch})
-
-    replay(run, TensorBoard())
-    assert points(folder_of(tmp_path), "train/loss") == [(1, 1.0), (2, 2.0)]
-
-    replay(run, TensorBoard(tmp_path / "copy"))
-    copy = folder_of(tmp_path / "copy")
-    assert points(copy, "train/loss") == [(1, 1.0), (2, 2.0)]
-
-
-def test_two_processes_write_their_runs_side_by_side(tmp_path):
-    for process in [child(tmp_path, name, 20) for name in ("left", "right")]:
-        assert process.wait(300) == 0
-
-    for name in ("left", "right"):
-        assert len(points(folder_of(tmp_path, name), "train/loss")) == 20
-
-
 def test_secrets_are_not_written(tmp_path):
-    assert child(tmp_path, "run", 1).wait(300) == 0
+    config = {"api_key": "sk-secret-1234567890"}
+    train(experiment_with(TensorBoard(), tmp_path, config), [1])
 
     files = [p for p in (tmp_path / "tensorboard").rglob("*") if p.is_file()]
     assert files
     assert not any(b"sk-secret" in file.read_bytes() for file in files)
-
-
-def train(experiment, epochs):
-    with experiment.create_run("run") as run:
-        for epoch in epochs:
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": 0.5})
-    return run
-
-
-def test_a_folder_that_cannot_be_written_costs_the_run_nothing(tmp_path):
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where a folder should be")
-    experiment = experiment_with(TensorBoard(blocked), tmp_path)
-    with (
-        pytest.warns(DeliveryWarning, match="missed"),
-        pytest.warns(TrackerExceptionWarning, match="'tensorboard'"),
-    ):
-        run = train(experiment, range(5))
-
-    events = list(JournalReader(run.path).read())
-    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 5
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_leaves_the_files_alone(tmp_path):
-    with experiment_with(TensorBoard(), tmp_path).create_run("run") as run:
-        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5})
-        run.flush()
-        pid = os.fork()
-        if pid == 0:
-            import warnings
-
-            warnings.simplefilter("ignore")
-            log_events.MetricEvent("mlp", "train", 2, {"loss": 99.0})
-            os._exit(0)
-        os.waitpid(pid, 0)
-        log_events.MetricEvent("mlp", "train", 3, {"loss": 0.25})
-
-    assert points(folder_of(tmp_path), "train/loss") == [(1, 0.5), (3, 0.25)]
 
 
 def test_the_native_writer_shares_the_folder(tmp_path):
@@ -309,7 +162,8 @@ def test_the_native_writer_shares_the_folder(tmp_path):
         assert tracker.wait_until_open()
         tracker.native.add_scalar("own", 1.5, 7)
 
-    assert points(folder_of(tmp_path), "own") == [(7, 1.5)]
+    own = load(folder_of(tmp_path)).Scalars("own")
+    assert [(event.step, event.value) for event in own] == [(7, 1.5)]
 
 
 def test_the_dashboard_is_served_here_alone_and_ends_with_the_run(tmp_path):
@@ -352,10 +206,11 @@ with experiment.create_run("run"):
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.needs("ipykernel", "nbclient", "nbformat")
 def test_a_notebook_shows_the_dashboard_below_the_cell(tmp_path, monkeypatch):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
+    import nbclient
+    import nbformat
+
     monkeypatch.setenv("DRYTRACK_INIT_MODE", "none")
     cell = nbformat.v4.new_code_cell(NOTEBOOK.format(str(tmp_path)))
     book = nbformat.v4.new_notebook(cells=[cell])
