@@ -30,6 +30,23 @@ PORT = 8200 + 100 * WORKER
 # Epochs that a child has delivered before what becomes of it, and those after it.
 DELIVERED, AFTER = range(1, 21), range(21, 221)
 
+UNRAISABLE = "pytest.PytestUnraisableExceptionWarning"
+
+
+def backend(*modules, noise=()):
+    """Return the marks of a backend's tests.
+
+    Args:
+        modules: What the tests cannot do without.
+        noise: Warnings of the backend's own code and of its dependencies.
+    """
+    ignored = [f"ignore::{category}" for category in noise]
+    return [
+        pytest.mark.backend,
+        pytest.mark.needs(*modules),
+        *map(pytest.mark.filterwarnings, ignored),  # a vendor's code, not ours to mend
+    ]
+
 
 def experiment_with(tracker, tmp_path, config=None, name="Vision", **options):
     experiment = Experiment(config, name=name, par_dir=tmp_path, **options)

@@ -7,21 +7,23 @@ import math
 
 import numpy as np
 import pytest
-from backend_cases import BackendCases, experiment_with, publish_losses, train
+from backend_cases import BackendCases, backend, experiment_with, publish_losses, train
 
 from drytrack.core import log_events
 from drytrack.core.exceptions import TrackerExceptionWarning
 from drytrack.trackers.dvclive import DVCLive
 
 pytestmark = [
-    pytest.mark.backend,
+    *backend(
+        "dvclive",
+        noise=(
+            "DeprecationWarning",
+            "FutureWarning",
+            "SyntaxWarning",
+            "ResourceWarning",
+        ),
+    ),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.needs("dvclive"),
-    # Of DVC's own dependencies.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::SyntaxWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
 

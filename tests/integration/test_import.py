@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from backend_cases import UNRAISABLE, backend
 from click.testing import CliRunner
 
 import drytrack
@@ -17,14 +18,9 @@ from drytrack.cli._app import app
 from drytrack.core import log_events
 from drytrack.core.journal import JournalReader
 
-pytestmark = [
-    pytest.mark.backend,
-    # Of the vendors' own dependencies.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = backend(
+    noise=("DeprecationWarning", "FutureWarning", "ResourceWarning", UNRAISABLE)
+)
 
 
 @pytest.fixture

@@ -10,21 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backend_cases import BackendCases, experiment_with, train_and_fail
+from backend_cases import (
+    UNRAISABLE,
+    BackendCases,
+    backend,
+    experiment_with,
+    train_and_fail,
+)
 
 from drytrack.core import log_events
 from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.trackers.neptune import Neptune
 
-pytestmark = [
-    pytest.mark.backend,
-    pytest.mark.needs("neptune"),
-    # Of Neptune's own dependencies, and of what it leaves to the collector.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = backend(
+    "neptune",
+    noise=("DeprecationWarning", "UserWarning", "ResourceWarning", UNRAISABLE),
+)
 
 SECRET = "s3cret-value-of-a-key"
 

@@ -9,7 +9,7 @@ import urllib.request
 
 import numpy as np
 import pytest
-from backend_cases import BackendCases, experiment_with, train
+from backend_cases import BackendCases, backend, experiment_with, train
 from matplotlib.figure import Figure
 
 from drytrack.core import log_events
@@ -17,11 +17,8 @@ from drytrack.core.exceptions import BackendError
 from drytrack.trackers.tensorboard import TensorBoard
 
 pytestmark = [
-    pytest.mark.backend,
+    *backend("tensorboard", "tensorboardX", noise=("DeprecationWarning",)),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.needs("tensorboard", "tensorboardX"),
-    # TensorBoard itself still asks NumPy and protobuf in old ways.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
 
@@ -205,7 +202,7 @@ with experiment.create_run("run"):
 """
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of the kernel's client
 @pytest.mark.needs("ipykernel", "nbclient", "nbformat")
 def test_a_notebook_shows_the_dashboard_below_the_cell(tmp_path, monkeypatch):
     import nbclient

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -16,8 +15,8 @@ from concurrent import futures
 
 import numpy as np
 import pytest
+from backend_cases import PORT, backend, experiment_with
 
-from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import (
     ConfigurationError,
@@ -31,21 +30,11 @@ from drytrack.trackers._visdom_server import serve_visdom
 from drytrack.trackers._visdom_windows import connect
 from drytrack.trackers.visdom import VisdomPlotter
 
-pytestmark = [
-    pytest.mark.backend,
-    pytest.mark.skipif(
-        importlib.util.find_spec("visdom") is None, reason="needs visdom"
-    ),
-    # Visdom's client asks NumPy and logging in old ways.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = backend("visdom", noise=("DeprecationWarning",))
 
 URL = "TEST_VISDOM_URL"
 """Where the server is; processes that tests start find it there as well."""
 
-WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-PORT = 8200 + 100 * WORKER
-"""First of a hundred ports, of which no other worker and no connection takes one."""
 FAILED = "Tracker 'visdom' failed"
 
 
@@ -59,9 +48,7 @@ def _server(tmp_path_factory):
 
 @contextlib.contextmanager
 def running(tracker, tmp_path, name="Vision", run_id="run", **options):
-    experiment = Experiment({}, name=name, par_dir=tmp_path)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
+    experiment = experiment_with(tracker, tmp_path, {}, name)
     with experiment.create_run(run_id, **options) as run:
         yield run
 
@@ -192,7 +179,7 @@ def test_a_replayed_run_is_shown(tmp_path):
     assert curve(windows("replayed")["metrics/mlp/loss"]) == {1: 4.0}
 
 
-@pytest.mark.filterwarnings(f"ignore:{FAILED}")
+@pytest.mark.filterwarnings(f"ignore:{FAILED}")  # while there is no server
 def test_a_server_that_dies_costs_nothing_and_catches_up(tmp_path):
     folder = tmp_path / "server"
     with contextlib.ExitStack() as server:
@@ -252,7 +239,7 @@ class TestStartedServer:
             assert len(set(urls)) == 2
             assert all(map(is_served, urls))
 
-    @pytest.mark.filterwarnings(f"ignore:{FAILED}")
+    @pytest.mark.filterwarnings(f"ignore:{FAILED}")  # while there is no server
     def test_it_is_started_anew_when_it_has_died(self, tmp_path, monkeypatch):
         started = []
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import http.server
-import importlib.util
 import json
-import math
-import os
 import struct
-import subprocess
-import sys
-import threading
 import time
 import warnings
 
 import numpy as np
 import pytest
+from backend_cases import (
+    BackendCases,
+    backend,
+    count_metrics,
+    experiment_with,
+    train,
+    train_and_fail,
+)
 
-from drytrack import Experiment
 from drytrack.core import log_events
 from drytrack.core.exceptions import (
     BackendError,
@@ -26,17 +26,11 @@ from drytrack.core.exceptions import (
 )
 from drytrack.core.journal import JournalReader
 from drytrack.replay import replay
-from drytrack.testing import TrackerContract
-from drytrack.trackers.base import Series
 from drytrack.trackers.wandb import Wandb
 
 pytestmark = [
-    pytest.mark.backend,
+    *backend("wandb", noise=("ResourceWarning", "DeprecationWarning")),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs wandb"),
-    # Of W&B's own: a process that it leaves to end by itself.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
 BLOCK = 32 * 1024
@@ -44,9 +38,6 @@ BLOCK = 32 * 1024
 
 @pytest.fixture(autouse=True)
 def _tell_nobody(monkeypatch, tmp_path):
-    for name in list(os.environ):
-        if name.startswith("WANDB_"):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb_config"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "wandb_cache"))
@@ -142,35 +133,25 @@ def offline(tmp_path, **options):
     return Wandb(par_dir=tmp_path, mode="offline", **options)
 
 
-def experiment_with(tracker, tmp_path, config=None, **options):
-    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
+class TestWandb(BackendCases):
+    tracker_class = Wandb
+    options = {"mode": "offline"}
 
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        name = Wandb.rule.adapt(name)
+        rows = {}
+        for row in rows_in(read(place, run_id)):
+            rows.setdefault(row["_step"], row)  # W&B leaves out a step that it has
+        return [(row["epoch"], row[name]) for row in rows.values() if name in row]
 
-def train(experiment, epochs, run_id="run", **options):
-    with experiment.create_run(run_id, **options) as run:
-        for epoch in epochs:
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-    return run
-
-
-class TestWandb(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return offline(tmp_path)
-
-    def read_back(self, tracker, start, model_name):
-        records = read(tracker.par_dir, start.run_id)
-        # The first model that is registered adds nothing to its names.
-        prefix = "" if model_name == "model" else f"{model_name}/"
-        found = {}
-        for metric in ("loss", "accuracy"):
-            name = f"{prefix}trainer/{metric}"
-            points = {e: float(v) for e, v in points_in(records, name, "epoch")}
-            if points:
-                found[metric] = Series(list(points), list(points.values()))
-        return {"trainer": found} if found else {}
+    def test_a_resumed_run_repeats_nothing(self, tmp_path):
+        super().test_a_resumed_run_repeats_nothing(tmp_path)
+        files = files_of(tmp_path, "run")
+        ids = {r.run.run_id for path in files for r in records_in(path) if r.run.run_id}
+        steps = [row["_step"] for row in rows_in(read(tmp_path))]
+        assert len(files) == 2
+        assert len(ids) == 1
+        assert steps == sorted(set(steps))
 
 
 def test_config_tags_and_metrics_are_in_the_file(tmp_path):
@@ -239,7 +220,6 @@ def test_rows_carry_the_time_of_their_events(tmp_path):
 
 
 def test_media_tables_and_texts_are_logged(tmp_path):
-    pytest.importorskip("PIL")
     experiment = experiment_with(offline(tmp_path), tmp_path)
     pixels = np.zeros((4, 4, 3), dtype=np.uint8)
 
@@ -292,14 +272,9 @@ def test_artifacts_and_models_are_logged_with_their_version(tmp_path):
 def test_the_summary_and_the_exit_code_tell_how_it_ended(tmp_path):
     experiment = experiment_with(offline(tmp_path), tmp_path)
 
-    def fail():
-        with experiment.create_run("broken"):
-            raise ValueError("no data")
-
     with experiment.create_run("run"):
         log_events.SummaryEvent({"best": 0.9})
-    with pytest.raises(ValueError, match="no data"):
-        fail()
+    train_and_fail(experiment, "broken")
 
     def exit_code(run_id):
         found = read(tmp_path, run_id)
@@ -323,23 +298,6 @@ def test_settings_are_passed_through(tmp_path):
     records = read(tmp_path / "mine")
     assert next(r.run.run_group for r in records if r.run.run_id) == "g"
     assert settings.reinit == "default"
-
-
-def test_a_resumed_run_goes_on_under_the_same_id(tmp_path):
-    train(experiment_with(offline(tmp_path), tmp_path), [1, 2])
-    train(experiment_with(offline(tmp_path), tmp_path), [3], resume=True)
-
-    files = files_of(tmp_path, "run")
-    ids = {r.run.run_id for path in files for r in records_in(path) if r.run.run_id}
-    steps = [row["_step"] for row in rows_in(read(tmp_path))]
-    assert len(files) == 2
-    assert len(ids) == 1
-    assert steps == sorted(set(steps))
-    assert points_in(read(tmp_path), "train/loss", "epoch") == [
-        (1, 0.1),
-        (2, 0.2),
-        (3, 0.3),
-    ]
 
 
 def test_a_replay_gives_the_same_rows(tmp_path):
@@ -369,11 +327,11 @@ def test_what_comes_again_is_left_out_by_wandb(tmp_path):
     assert points_in(read(tmp_path), "train/loss", "epoch") == [(1, 0.5), (2, 0.4)]
 
 
-def test_a_server_that_is_gone_leaves_the_training_alone(tmp_path):
+def test_a_server_that_is_gone_costs_the_run_nothing(nobodys_address, tmp_path):
     tracker = Wandb(
         {
             "mode": "online",
-            "base_url": "http://127.0.0.1:9",
+            "base_url": f"http://{nobodys_address}",
             "api_key": "k" * 40,
             "init_timeout": 1.0,
         },
@@ -394,8 +352,7 @@ def test_a_server_that_is_gone_leaves_the_training_alone(tmp_path):
 
     kinds = {w.category for w in caught}
     assert kinds & {TrackerExceptionWarning, DeliveryWarning}
-    events = list(JournalReader(run.path).read())
-    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 100
+    assert count_metrics(run.path) == 100
     text = "".join(p.read_text() for p in run.path.glob("*.json*"))
     assert "k" * 40 not in text
 
@@ -403,88 +360,16 @@ def test_a_server_that_is_gone_leaves_the_training_alone(tmp_path):
     assert len(points_in(read(tmp_path / "again"), "train/loss", "epoch")) == 100
 
 
-class Refusal(http.server.BaseHTTPRequestHandler):
-    """Answers as W&B's server does to a key that it does not know."""
+def test_a_key_that_is_refused_costs_the_run_nothing(refusing_server, tmp_path):
+    settings = {"base_url": f"http://{refusing_server}", "api_key": "k" * 40}
+    tracker = Wandb(settings, par_dir=tmp_path, mode="online")
+    with pytest.warns((TrackerExceptionWarning, DeliveryWarning)) as said:
+        run = train(experiment_with(tracker, tmp_path), [1, 2])
 
-    def do_POST(self):
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(401)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        """Say nothing."""
-
-
-def test_a_key_that_is_refused_leaves_the_training_alone(tmp_path):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal)
-    threading.Thread(target=server.serve_forever).start()
-    try:
-        settings = {
-            "base_url": f"http://127.0.0.1:{server.server_port}",
-            "api_key": "k" * 40,
-        }
-        tracker = Wandb(settings, par_dir=tmp_path, mode="online")
-        with pytest.warns((TrackerExceptionWarning, DeliveryWarning)) as said:
-            run = train(experiment_with(tracker, tmp_path), [1, 2])
-    finally:
-        server.shutdown()
-        server.server_close()
-
-    events = list(JournalReader(run.path).read())
-    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 2
+    assert count_metrics(run.path) == 2
     assert "k" * 40 not in "".join(str(warning.message) for warning in said)
     replay(run.path, offline(tmp_path / "again"))
     assert len(points_in(read(tmp_path / "again"), "train/loss", "epoch")) == 2
-
-
-def test_two_processes_write_two_runs(tmp_path):
-    code = f"""
-import sys
-from drytrack import Experiment, init_trackers
-from drytrack.core import log_events
-from drytrack.trackers.wandb import Wandb
-init_trackers("none")
-e = Experiment(name="Vision", par_dir={str(tmp_path)!r})
-e.trackers.subscribe(Wandb(mode="offline"))
-with e.create_run(sys.argv[1]):
-    for epoch in (1, 2):
-        log_events.MetricEvent("mlp", "train", epoch, {{"loss": epoch / 10}})
-"""
-    children = [
-        subprocess.Popen([sys.executable, "-c", code, name]) for name in ("a", "b")
-    ]
-    assert [child.wait(300) for child in children] == [0, 0]
-
-    for name in ("a", "b"):
-        points = points_in(read(tmp_path, name), "train/loss", "epoch")
-        assert points == [(1, 0.1), (2, 0.2)]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_does_not_end_the_run(tmp_path):
-    code = f"""
-import os, sys
-from drytrack import Experiment, init_trackers
-from drytrack.core import log_events
-from drytrack.trackers.wandb import Wandb
-init_trackers("none")
-e = Experiment(name="Vision", par_dir={str(tmp_path)!r})
-e.trackers.subscribe(Wandb(mode="offline"))
-with e.create_run("run") as run:
-    log_events.MetricEvent("mlp", "train", 1, {{"loss": 0.1}})
-    run.flush()
-    child = os.fork()
-    if child == 0:
-        sys.exit(0)
-    os.waitpid(child, 0)
-    log_events.MetricEvent("mlp", "train", 2, {{"loss": 0.2}})
-"""
-    done = subprocess.run([sys.executable, "-c", code], timeout=300)
-
-    assert done.returncode == 0
-    points = points_in(read(tmp_path), "train/loss", "epoch")
-    assert points == [(1, 0.1), (2, 0.2)]
 
 
 def test_alerts_and_watching_need_a_run(tmp_path):
@@ -517,24 +402,3 @@ def test_wandb_watches_a_torch_model(tmp_path):
 
     names = {name for row in rows_in(read(tmp_path)) for name in row}
     assert any(name.startswith("gradients/weight") for name in names)
-
-
-def test_nan_and_infinity_are_spelled_as_wandb_does(tmp_path):
-    with experiment_with(offline(tmp_path), tmp_path).create_run("run"):
-        for epoch, value in enumerate((math.nan, math.inf, -math.inf)):
-            log_events.MetricEvent("mlp", "train", epoch, {"loss": value})
-
-    values = [value for _, value in points_in(read(tmp_path), "train/loss", "epoch")]
-    assert math.isnan(values[0])
-    assert values[1:] == [math.inf, -math.inf]
-
-
-def test_a_folder_that_cannot_be_written_leaves_the_training_alone(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    tracker = Wandb(par_dir=tmp_path / "file" / "below", mode="offline")
-
-    with pytest.warns((TrackerExceptionWarning, DeliveryWarning)):
-        run = train(experiment_with(tracker, tmp_path), [1, 2])
-
-    events = list(JournalReader(run.path).read())
-    assert sum(isinstance(e, log_events.MetricEvent) for e in events) == 2

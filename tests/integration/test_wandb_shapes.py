@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
+import contextvars
 import math
-import os
-import subprocess
-import sys
 import time
 import warnings
 
 import numpy as np
 import pytest
+from backend_cases import BackendCases, backend, experiment_with, train_and_fail
 
-from drytrack import Experiment
 from drytrack.core import log_events
-from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.replay import replay
-from drytrack.testing import TrackerContract
-from drytrack.trackers.base import Series
 from drytrack.trackers.wandb import Wandb
 
 pytestmark = [
-    pytest.mark.backend,
+    *backend(noise=("ResourceWarning", "DeprecationWarning")),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 
-needs_trackio = pytest.mark.skipif(
-    importlib.util.find_spec("trackio") is None, reason="needs trackio"
-)
-needs_swanlab = pytest.mark.skipif(
-    importlib.util.find_spec("swanlab") is None, reason="needs swanlab"
-)
-
-
-def experiment_with(tracker, tmp_path, config=None, **options):
-    experiment = Experiment(config, name="Vision", par_dir=tmp_path, **options)
-    experiment.trackers.remove_all()
-    experiment.trackers.subscribe(tracker)
-    return experiment
+needs_trackio = pytest.mark.needs("trackio")
+needs_swanlab = pytest.mark.needs("swanlab")
 
 
 def publish_media():
@@ -49,18 +30,6 @@ def publish_media():
     log_events.HistogramEvent("train", "weights", 2, [1, 2], [0.0, 0.5, 1.0])
     log_events.TableEvent("train", "errors", 3, ["x", "y"], [[1, "a"], [2, None]])
     log_events.TextEvent("train", "note", 4, "done")
-
-
-def as_loaded(points, model_name):
-    """Return what the contract wants from name → epoch → value."""
-    # The first model that is registered adds nothing to its names.
-    prefix = "" if model_name == "model" else f"{model_name}/"
-    found = {}
-    for metric in ("loss", "accuracy"):
-        series = points.get(f"{prefix}trainer/{metric}", {})
-        if series:
-            found[metric] = Series(list(series), list(series.values()))
-    return {"trainer": found} if found else {}
 
 
 # -- Trackio -------------------------------------------------------------------------
@@ -90,25 +59,28 @@ def trackio_points(project, run_id="run"):
     return found
 
 
-def project_for(tmp_path):
-    return tmp_path.name
+def project_for(place):
+    """Return a name that no other test has: Trackio keeps all of them in one home."""
+    return f"{place.parent.name}-{place.name}"
 
 
-def trackio(tmp_path):
-    project = project_for(tmp_path)
-    return Wandb(module="trackio", project=project, auto_log_cpu=False)
+def trackio(place):
+    project = project_for(place)
+    return Wandb(module="trackio", par_dir=place, project=project, auto_log_cpu=False)
 
 
 @needs_trackio
-class TestTrackio(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return Wandb(
-            module="trackio", project=project_for(tmp_path), auto_log_cpu=False
-        )
+class TestTrackio(BackendCases):
+    # It writes to its home, wherever the run is.
+    test_a_folder_that_cannot_be_written_costs_the_run_nothing = None
 
-    def read_back(self, tracker, start, model_name):
-        project = tracker._options["project"]
-        return as_loaded(trackio_points(project, start.run_id), model_name)
+    def make_tracker(self, tmp_path):
+        return trackio(tmp_path)
+
+    make_untold = make_tracker
+
+    def points(self, place, name, run_id="run", experiment="Vision"):
+        return list(trackio_points(project_for(place), run_id).get(name, {}).items())
 
 
 @needs_trackio
@@ -149,12 +121,12 @@ def test_trackio_gets_metrics_media_and_configuration(tmp_path):
 def test_trackio_keeps_model_versions(tmp_path):
     from trackio.sqlite_storage import SQLiteStorage
 
-    project = project_for(tmp_path)
+    project = project_for(tmp_path)  # as the experiment is called
     weights = tmp_path / "weights.bin"
     weights.write_bytes(b"123")
-    tracker = trackio(tmp_path)
+    tracker = Wandb(module="trackio", auto_log_cpu=False)
 
-    with experiment_with(tracker, tmp_path).create_run("run"):
+    with experiment_with(tracker, tmp_path, name=project).create_run("run"):
         log_events.ArtifactEvent("net", weights, "model", {"version": "2"})
 
     kept = SQLiteStorage.get_artifacts(project)
@@ -173,6 +145,8 @@ def swanlab_records(tmp_path):
 
     found = []
     for path in sorted((tmp_path / "swanlog").glob("run-*/*.swanlab")):
+        if not path.stat().st_size:  # of a process that was killed
+            continue
         reader = DataStoreReader()
         reader.open(path)
         while (data := reader.scan()) is not None:
@@ -203,22 +177,42 @@ def swanlab(tmp_path):
 
 
 @needs_swanlab
-class TestSwanLab(TrackerContract):
-    def make_tracker(self, tmp_path):
-        return swanlab(tmp_path)
+class TestSwanLab(BackendCases):
+    tracker_class = Wandb
+    options = {"module": "swanlab", "mode": "offline"}
 
-    def read_back(self, tracker, start, model_name):
+    def points(self, place, name, run_id="run", experiment="Vision"):
         mine = []
-        name = None
-        for record in swanlab_records(tracker.par_dir):
-            name = record.start.name if record.HasField("start") else name
-            if name == start.run_id:
+        started = None
+        for record in swanlab_records(place):
+            started = record.start.name if record.HasField("start") else started
+            if started == run_id:
                 mine.append(record)
-        return as_loaded(swanlab_points(mine), model_name)
+        return list(swanlab_points(mine).get(name, {}).items())
 
     def test_overlapping_runs_are_kept_apart(self, tmp_path):
-        """A test of its own, below, says what becomes of the second run."""
-        pytest.skip("SwanLab watches one run at a time")
+        """SwanLab watches one run at a time: the second is replayed later."""
+        experiment = experiment_with(swanlab(tmp_path), tmp_path)
+        contexts = [contextvars.copy_context() for _ in range(2)]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            runs = []
+            for context, name in zip(contexts, ("left", "right"), strict=True):
+                runs.append(context.run(experiment.create_run(name).start))
+                context.run(runs[0].flush, 60)
+            contexts[1].run(log_events.MetricEvent, "mlp", "train", 1, {"loss": 0.5})
+            deadline = time.monotonic() + 300
+            # What failed in the background is said at the next event.
+            while not caught and time.monotonic() < deadline:
+                time.sleep(0.1)
+                contexts[1].run(log_events.TextEvent, "train", "wait", 1, "for it")
+            for context, run in zip(contexts, runs, strict=True):
+                context.run(run.stop)
+        assert any("one at a time" in str(warning.message) for warning in caught)
+
+        replay(runs[1].path, swanlab(tmp_path / "later"))
+
+        assert self.points(tmp_path / "later", "train/loss", "right") == [(1, 0.5)]
 
 
 @needs_swanlab
@@ -252,128 +246,7 @@ def test_swanlab_gets_metrics_media_and_configuration(tmp_path):
 def test_swanlab_is_told_how_the_run_ended(tmp_path):
     experiment = experiment_with(swanlab(tmp_path), tmp_path)
 
-    def fail():
-        with experiment.create_run("run"):
-            raise ValueError("no data")
-
-    with pytest.raises(ValueError, match="no data"):
-        fail()
+    train_and_fail(experiment)
 
     finish = next(r.finish for r in swanlab_records(tmp_path) if r.HasField("finish"))
     assert finish.error == "ValueError: no data"
-
-
-@needs_swanlab
-def test_a_run_that_swanlab_had_no_room_for_is_replayed_later(tmp_path):
-    import contextvars
-
-    experiment = experiment_with(swanlab(tmp_path), tmp_path)
-    contexts = [contextvars.copy_context() for _ in range(2)]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        runs = []
-        for context, name in zip(contexts, ("left", "right"), strict=True):
-            runs.append(context.run(experiment.create_run(name).start))
-            context.run(runs[0].flush, 60)
-        contexts[1].run(log_events.MetricEvent, "mlp", "train", 1, {"loss": 0.5})
-        deadline = time.monotonic() + 300
-        # What failed in the background is said at the next event.
-        while not caught and time.monotonic() < deadline:
-            time.sleep(0.1)
-            contexts[1].run(log_events.TextEvent, "train", "wait", 1, "for it")
-        for context, run in zip(contexts, runs, strict=True):
-            context.run(run.stop)
-    assert any("one at a time" in str(warning.message) for warning in caught)
-
-    replay(runs[1].path, swanlab(tmp_path / "later"))
-
-    assert swanlab_points(swanlab_records(tmp_path / "later"))["train/loss"] == {1: 0.5}
-
-
-# -- both ------------------------------------------------------------------------------
-
-
-CHILD = """
-import sys
-from drytrack import Experiment, init_trackers
-from drytrack.core import log_events
-from drytrack.trackers.wandb import Wandb
-init_trackers("none")
-_, par_dir, module, name = sys.argv
-e = Experiment(name="Two", par_dir=par_dir)
-options = {"mode": "offline"} if module == "swanlab" else {"auto_log_cpu": False}
-e.trackers.subscribe(Wandb(module=module, par_dir=f"{par_dir}/{name}", **options))
-with e.create_run(name):
-    for epoch in (1, 2):
-        log_events.MetricEvent("mlp", "train", epoch, {"loss": epoch / 10})
-"""
-
-each_module = pytest.mark.parametrize(
-    "module",
-    [
-        pytest.param("trackio", marks=needs_trackio),
-        pytest.param("swanlab", marks=needs_swanlab),
-    ],
-)
-
-
-@each_module
-def test_two_processes_write_two_runs(module, tmp_path):
-    children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path), module, name])
-        for name in ("a", "b")
-    ]
-    assert [child.wait(300) for child in children] == [0, 0]
-
-    for name in ("a", "b"):
-        if module == "trackio":
-            points = trackio_points("Two", name)
-        else:
-            points = swanlab_points(swanlab_records(tmp_path / name))
-        assert points["train/loss"] == {1: 0.1, 2: 0.2}
-
-
-@needs_swanlab
-def test_a_folder_that_cannot_be_written_leaves_the_training_alone(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    tracker = swanlab(tmp_path / "file" / "below")
-
-    with (
-        pytest.warns((TrackerExceptionWarning, DeliveryWarning)),
-        experiment_with(tracker, tmp_path).create_run("run") as run,
-    ):
-        log_events.MetricEvent("mlp", "train", 1, {"loss": 0.5})
-
-    replay(run.path, swanlab(tmp_path / "later"))
-    assert swanlab_points(swanlab_records(tmp_path / "later"))["train/loss"] == {1: 0.5}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@each_module
-def test_a_forked_child_does_not_end_the_run(module, tmp_path):
-    options = ', mode="offline"' if module == "swanlab" else ""
-    code = f"""
-import os, sys
-from drytrack import Experiment, init_trackers
-from drytrack.core import log_events
-from drytrack.trackers.wandb import Wandb
-init_trackers("none")
-e = Experiment(name="Forked", par_dir={str(tmp_path)!r})
-e.trackers.subscribe(Wandb(module={module!r}{options}))
-with e.create_run("run") as run:
-    log_events.MetricEvent("mlp", "train", 1, {{"loss": 0.1}})
-    run.flush()
-    child = os.fork()
-    if child == 0:
-        sys.exit(0)
-    os.waitpid(child, 0)
-    log_events.MetricEvent("mlp", "train", 2, {{"loss": 0.2}})
-"""
-    done = subprocess.run([sys.executable, "-c", code], timeout=300)
-
-    assert done.returncode == 0
-    if module == "trackio":
-        points = trackio_points("Forked")
-    else:
-        points = swanlab_points(swanlab_records(tmp_path))
-    assert points["train/loss"] == {1: 0.1, 2: 0.2}
