@@ -9,7 +9,9 @@ import os
 import numpy as np
 import pytest
 from backend_cases import (
+    UNRAISABLE,
     BackendCases,
+    backend,
     count_metrics,
     experiment_with,
     train,
@@ -22,13 +24,8 @@ from drytrack.replay import replay
 from drytrack.trackers.aim import Aim
 
 pytestmark = [
-    pytest.mark.backend,
+    *backend("aim", noise=("DeprecationWarning", "ResourceWarning", UNRAISABLE)),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.needs("aim"),
-    # Of Aim's own dependencies.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 

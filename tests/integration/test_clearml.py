@@ -13,7 +13,9 @@ import zipfile
 import numpy as np
 import pytest
 from backend_cases import (
+    UNRAISABLE,
     BackendCases,
+    backend,
     count_metrics,
     experiment_with,
     train,
@@ -25,15 +27,11 @@ from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.replay import replay
 from drytrack.trackers.clearml import ClearML
 
-pytestmark = [
-    pytest.mark.backend,
-    pytest.mark.needs("clearml"),
-    # Of ClearML's own dependencies, and of what it leaves to the collector.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = backend(
+    "clearml", noise=("DeprecationWarning", "ResourceWarning", UNRAISABLE)
+)
 
+THREAD_DIED = "pytest.PytestUnhandledThreadExceptionWarning"
 SECRET = "s3cret-value-of-a-key"
 
 
@@ -311,8 +309,7 @@ def test_a_bad_server_costs_the_run_nothing(bad_server, tmp_path):
     assert points_in(tmp_path, "train/loss") == [(1, 0.1)]
 
 
-# Its thread that writes dies, and says so.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings(f"ignore::{THREAD_DIED}")  # ClearML's own, which writes
 @pytest.mark.parametrize("is_back", [True, False], ids=["for a while", "for good"])
 def test_what_clearml_lost_in_mid_run_is_in_the_next_session(is_back, tmp_path):
     tracker = ClearML()

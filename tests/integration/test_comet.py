@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
+import pathlib
 import zipfile
 
 import numpy as np
 import pytest
 from backend_cases import (
+    UNRAISABLE,
     BackendCases,
+    backend,
     count_metrics,
     experiment_with,
     train,
@@ -22,14 +24,9 @@ from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.replay import replay
 from drytrack.trackers.comet import Comet
 
-pytestmark = [
-    pytest.mark.backend,
-    pytest.mark.needs("comet_ml"),
-    # Of Comet's own dependencies, and of what it leaves to the collector.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = backend(
+    "comet_ml", noise=("DeprecationWarning", "ResourceWarning", UNRAISABLE)
+)
 
 KEY = "s3cret-value-of-a-key"
 
@@ -281,7 +278,7 @@ def test_what_comet_lost_in_mid_run_is_in_the_next_archive(tmp_path):
         assert run.flush(60)
         watching = experiment.trackers.named_trackers["comet"]
         kept = watching.native.tmpdir
-        os.rename(kept, tmp_path / "away")  # noqa: PTH104  # Comet has a text
+        pathlib.Path(kept).rename(tmp_path / "away")
         log_events.MetricEvent("mlp", "train", 2, {"loss": 0.2})
 
     train(experiment_with(Comet(), tmp_path), [3], resume=True)

@@ -12,7 +12,16 @@ import urllib.request
 
 import numpy as np
 import pytest
-from backend_cases import PORT, BackendCases, count_metrics, experiment_with, train
+from backend_cases import (
+    PORT,
+    UNRAISABLE,
+    BackendCases,
+    backend,
+    count_metrics,
+    experiment_with,
+    train,
+    train_and_fail,
+)
 
 from drytrack.core import log_events
 from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
@@ -21,14 +30,11 @@ from drytrack.trackers._local_server import serve
 from drytrack.trackers.mlflow import MLflow
 
 pytestmark = [
-    pytest.mark.backend,
+    *backend(
+        "mlflow",
+        noise=("DeprecationWarning", "FutureWarning", "ResourceWarning", UNRAISABLE),
+    ),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
-    pytest.mark.needs("mlflow"),
-    # Of MLflow's own dependencies.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
@@ -218,17 +224,13 @@ def test_nested_runs_are_nested_there(tmp_path):
 
 
 def test_a_failed_run_says_why(tmp_path):
-    with (
-        pytest.raises(ZeroDivisionError),
-        experiment_with(MLflow(), tmp_path).create_run("run"),
-    ):
-        1 / 0  # noqa: B018
+    train_and_fail(experiment_with(MLflow(), tmp_path))
 
     client = client_of(tmp_path)
     run = run_named(client)
     assert run.info.status == "FAILED"
-    assert run.data.tags["error.type"] == "ZeroDivisionError"
-    assert b"1 / 0" in content(client, run, "traceback.txt")
+    assert run.data.tags["error.type"] == "ValueError"
+    assert b'raise ValueError("no data")' in content(client, run, "traceback.txt")
 
 
 # -- a server ----------------------------------------------------------------------
