@@ -85,6 +85,22 @@ def refusing_server():
     server.server_close()
 
 
+@pytest.fixture
+def weights(tmp_path):
+    """A file to keep as an artifact."""
+    path = tmp_path / "weights.bin"
+    path.write_bytes(b"123")
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder to keep as an artifact."""
+    (tmp_path / "data" / "below").mkdir(parents=True)
+    (tmp_path / "data" / "below" / "a.txt").write_text("a")
+    return tmp_path / "data"
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """A PostgreSQL server of this very process; each xdist worker has its own."""

@@ -156,12 +156,7 @@ def test_images_distributions_and_texts_are_read_back(tmp_path):
         assert table.data == '{"x": 1}\n{"x": null}'
 
 
-def test_artifacts_are_copied(tmp_path):
-    weights = tmp_path / "weights.bin"
-    weights.write_bytes(b"123")
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "a.txt").write_text("a")
+def test_artifacts_are_copied(weights, data, tmp_path):
     place = tmp_path / "a place"
     experiment = experiment_with(Aim(par_dir=place), tmp_path)
 

@@ -178,12 +178,7 @@ def test_metrics_params_and_what_the_run_is_are_read_back(tmp_path):
     assert session.task["comment"] == "A note."
 
 
-def test_media_and_files_are_read_back(tmp_path):
-    weights = tmp_path / "weights.bin"
-    weights.write_bytes(b"123")
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "a.txt").write_text("a")
+def test_media_and_files_are_read_back(weights, data, tmp_path):
     pixels = np.full((4, 4, 3), 7, dtype=np.uint8)
 
     with experiment_with(ClearML(), tmp_path).create_run("run"):
@@ -205,7 +200,7 @@ def test_media_and_files_are_read_back(tmp_path):
     assert table["cells"]["values"] == [[1, "a"], [None, 2]]
     assert session.file("model/net") == b"123"
     with zipfile.ZipFile(io.BytesIO(session.file("dataset/net"))) as opened:
-        assert opened.read("a.txt") == b"a"
+        assert opened.read("below/a.txt") == b"a"
     (model,) = [
         artifact
         for artifact in session.task["execution"]["artifacts"]

@@ -170,12 +170,7 @@ def test_metrics_params_and_what_the_run_is_are_read_back(tmp_path):
     assert (meta["project_name"], meta["tags"]) == ("Vision", ["mlp"])
 
 
-def test_media_and_files_are_read_back(tmp_path):
-    weights = tmp_path / "weights.bin"
-    weights.write_bytes(b"123")
-    data = tmp_path / "data"
-    (data / "below").mkdir(parents=True)
-    (data / "below" / "a.txt").write_text("a")
+def test_media_and_files_are_read_back(weights, data, tmp_path):
     pixels = np.full((4, 4, 3), 7, dtype=np.uint8)
 
     with experiment_with(Comet(), tmp_path).create_run("run"):

@@ -147,9 +147,7 @@ def test_everything_is_read_back_by_mlflow(tmp_path):
     assert not any(b"sk-secret" in p.read_bytes() for p in stored if p.is_file())
 
 
-def test_a_model_is_one_of_the_runs_models(tmp_path):
-    weights = tmp_path / "weights.bin"
-    weights.write_bytes(b"\x00\x01")
+def test_a_model_is_one_of_the_runs_models(weights, tmp_path):
     tracker = MLflow()
     with experiment_with(tracker, tmp_path).create_run("run") as run:
         log_events.ArtifactEvent("mlp/best", weights, "model", {"epoch": 3})

@@ -242,12 +242,7 @@ def test_media_tables_and_texts_are_logged(tmp_path):
     assert "1 &lt; 2" in (files / flat["train/note.path"]).read_text()
 
 
-def test_artifacts_and_models_are_logged_with_their_version(tmp_path):
-    weights = tmp_path / "weights.bin"
-    weights.write_bytes(b"123")
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "a.txt").write_text("a")
+def test_artifacts_and_models_are_logged_with_their_version(weights, data, tmp_path):
     experiment = experiment_with(offline(tmp_path), tmp_path)
 
     with experiment.create_run("run"):
@@ -265,7 +260,7 @@ def test_artifacts_and_models_are_logged_with_their_version(tmp_path):
     assert (net.type, digits.type) == ("model", "dataset")
     assert sorted(net.aliases) == ["2", "latest"]
     assert [entry.path for entry in net.manifest.contents] == ["weights.bin"]
-    assert [entry.path for entry in digits.manifest.contents] == ["a.txt"]
+    assert [entry.path for entry in digits.manifest.contents] == ["below/a.txt"]
     assert json.loads(digits.metadata) == {"rows": 3}
 
 

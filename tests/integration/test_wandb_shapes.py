@@ -118,12 +118,10 @@ def test_trackio_gets_metrics_media_and_configuration(tmp_path):
 
 
 @needs_trackio
-def test_trackio_keeps_model_versions(tmp_path):
+def test_trackio_keeps_model_versions(weights, tmp_path):
     from trackio.sqlite_storage import SQLiteStorage
 
     project = project_for(tmp_path)  # as the experiment is called
-    weights = tmp_path / "weights.bin"
-    weights.write_bytes(b"123")
     tracker = Wandb(module="trackio", auto_log_cpu=False)
 
     with experiment_with(tracker, tmp_path, name=project).create_run("run"):
