@@ -14,7 +14,8 @@ from typing import Any
 
 from drytrack._import_model import Attempt, ForeignRun, Timed, metric_event
 from drytrack.core import log_events
-from drytrack.core.exceptions import ConfigurationError, MissingDependencyError
+from drytrack.core.exceptions import ConfigurationError
+from drytrack.trackers._backend import import_backend
 
 SOURCE = "mlflow"
 PAGE = 1_000
@@ -33,25 +34,19 @@ def find_runs(place: str) -> Iterator[ForeignRun]:
         MissingDependencyError: If MLflow is not installed.
         ConfigurationError: If it is no store.
     """
-    try:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-    except ModuleNotFoundError as err:
-        msg = (
-            "Reading a store of MLflow needs the mlflow package: pip install "
-            '"drytrack[mlflow]"'
-        )
-        raise MissingDependencyError(msg) from err
+    mlflow = import_backend(
+        "mlflow", extra="mlflow", tracker="Reading a store of MLflow"
+    )
     address = _to_address(place)
     with _allow_folders():
         try:
-            client = MlflowClient(tracking_uri=address)
+            client = mlflow.MlflowClient(tracking_uri=address)
             experiments = _read_pages(client.search_experiments)
             for experiment in experiments:
                 ids = [experiment.experiment_id]
                 for run in _read_pages(client.search_runs, ids):
                     yield _make_run(client, address, experiment.name, run)
-        except MlflowException as err:
+        except mlflow.exceptions.MlflowException as err:
             reason = " ".join(str(err).split())[:300]
             msg = f"MLflow cannot read {place}: {reason}."
             raise ConfigurationError(msg) from err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import importlib
 import math
 import operator
 import pathlib
@@ -20,12 +19,10 @@ from drytrack._import_model import (
 )
 from drytrack.core import log_events
 from drytrack.core._media import MediaFile
-from drytrack.core.exceptions import (
-    ConfigurationError,
-    EventValueError,
-    MissingDependencyError,
-)
+from drytrack.core.exceptions import ConfigurationError, EventValueError
+from drytrack.trackers._backend import import_backend
 
+LOADER = "tensorboard.backend.event_processing.event_file_loader"
 PATTERN = "*tfevents*"
 
 SPLITS = ("eval", "test", "train", "training", "val", "valid", "validation")
@@ -46,7 +43,7 @@ def find_runs(place: pathlib.Path) -> Iterator[ForeignRun]:
         MissingDependencyError: If TensorBoard is not installed.
         ConfigurationError: If there are no event files.
     """
-    loader = _import("event_file_loader")
+    loader = import_backend(LOADER, extra="tensorboard", tracker="Reading event files")
     place = place.absolute()
     files = [place] if place.is_file() else sorted(place.rglob(PATTERN))
     files = [path for path in files if path.is_file()]
@@ -67,23 +64,12 @@ def find_runs(place: pathlib.Path) -> Iterator[ForeignRun]:
         found = ForeignRun(
             "tensorboard", str(folder), key, top.name, run_id, attempts=[]
         )
-        reader = _Reader(loader, found)
-        attempt = Attempt(reader.read(sources))
-        reader.attempt = attempt
+        attempt = Attempt(())
+        reader = _Reader(loader, found, attempt)
+        attempt.events = reader.read(sources)
         found.attempts = [attempt]
         found.config = reader.read_params(sources)
         yield found
-
-
-def _import(module: str) -> Any:
-    try:
-        return importlib.import_module(f"tensorboard.backend.event_processing.{module}")
-    except ModuleNotFoundError as err:
-        msg = (
-            "Reading event files needs the tensorboard package: "
-            'pip install "drytrack[tensorboard]"'
-        )
-        raise MissingDependencyError(msg) from err
 
 
 @dataclasses.dataclass
@@ -98,7 +84,7 @@ class _Reader:
 
     loader: Any
     found: ForeignRun
-    attempt: Attempt | None = None
+    attempt: Attempt
 
     def read(self, sources: dict[str, list[pathlib.Path]]) -> Iterator[Timed]:
         """Read all files, in the order of time."""
@@ -123,7 +109,7 @@ class _Reader:
             kind = kinds.setdefault(value.tag, _plugin_of(value))
             if kind == HPARAMS:
                 end = _read_session(value).session_end_info
-                if self.attempt is not None and end.status in STATUSES:
+                if end.status in STATUSES:
                     self.attempt.status = STATUSES[end.status]
                 continue
             try:

@@ -32,10 +32,11 @@ from drytrack.core._warn import warn
 from drytrack.core.exceptions import (
     ConfigurationError,
     EventValueError,
-    MissingDependencyError,
     RecordWarning,
 )
+from drytrack.trackers._backend import import_backend
 
+MESSAGES = "wandb.proto.wandb_internal_pb2"
 BLOCK = 32 * 1024
 MAGIC = b":W&B"
 HEAD = struct.Struct("<IHB")  # checksum, length, kind
@@ -54,7 +55,7 @@ def find_runs(place: pathlib.Path) -> Iterator[ForeignRun]:
         MissingDependencyError: If W&B is not installed.
         ConfigurationError: If there are no such files.
     """
-    record_class = _import()
+    messages = import_backend(MESSAGES, extra="wandb", tracker="Reading W&B")
     files = [place] if place.is_file() else list(place.rglob("*.wandb"))
     # Beside the runs there is a link to the latest one.
     files = sorted({path.resolve() for path in files if path.is_file()})
@@ -63,64 +64,53 @@ def find_runs(place: pathlib.Path) -> Iterator[ForeignRun]:
         raise ConfigurationError(msg)
     parts: dict[str, list[_File]] = {}
     for path in files:
-        file = _File(path, record_class)
-        if file.run is None:
+        records = _read_records(path, messages.Record)
+        run = next((r.run for r in records if r.HasField("run")), None)
+        if run is None:
             warn(f"{path} does not tell its run, and is left out.", RecordWarning)
-        else:
-            parts.setdefault(file.key, []).append(file)
+            continue
+        key = f"{run.entity}/{run.project}/{run.run_id}"
+        parts.setdefault(key, []).append(_File(path, messages.Record, run))
     for key, of_run in parts.items():
         of_run.sort(key=lambda file: file.started)
         yield _make_run(key, of_run)
 
 
-def _import() -> Any:
-    try:
-        from wandb.proto import wandb_internal_pb2
-    except ModuleNotFoundError as err:
-        msg = 'Reading W&B needs the wandb package: pip install "drytrack[wandb]"'
-        raise MissingDependencyError(msg) from err
-    return wandb_internal_pb2.Record
-
-
+@dataclasses.dataclass
 class _File:
     """A file of one attempt.
 
     Attributes:
         path: The file.
-        run: What it tells of the run; None if it is cut before that.
-        started: When the attempt started.
+        record_class: Of its messages.
+        run: What it tells of the run.
     """
 
-    def __init__(self, path: pathlib.Path, record_class: Any) -> None:
-        self.path = path
-        self._record_class = record_class
-        records = (r.run for r in self.records() if r.HasField("run"))
-        self.run = next(records, None)
-        self.started = 0.0
-        if self.run is not None:
-            self.started = _seconds(self.run.start_time)
+    path: pathlib.Path
+    record_class: Any
+    run: Any
 
     @property
-    def key(self) -> str:
-        """What tells the run from all others."""
-        assert self.run is not None  # others are left out
-        return f"{self.run.entity}/{self.run.project}/{self.run.run_id}"
+    def started(self) -> float:
+        """When the attempt started."""
+        return _seconds(self.run.start_time)
 
     @property
     def files(self) -> pathlib.Path:
         """The folder of images and tables."""
         return self.path.parent / "files"
 
-    def records(self) -> Iterator[Any]:
-        """Read the messages, as far as they can be read."""
-        try:
-            for data in read_log(self.path):
-                record = self._record_class()
-                record.ParseFromString(data)
-                yield record
-        except OSError as err:
-            msg = f"{self.path} cannot be read: {err.strerror or err}."
-            raise ConfigurationError(msg) from err
+
+def _read_records(path: pathlib.Path, record_class: Any) -> Iterator[Any]:
+    """Read the messages, as far as they can be read."""
+    try:
+        for data in read_log(path):
+            record = record_class()
+            record.ParseFromString(data)
+            yield record
+    except OSError as err:
+        msg = f"{path} cannot be read: {err.strerror or err}."
+        raise ConfigurationError(msg) from err
 
 
 def read_log(path: pathlib.Path) -> Iterator[bytes]:
@@ -167,13 +157,9 @@ def _tell_damage(path: pathlib.Path, at: int) -> None:
 
 
 def _make_run(key: str, files: list[_File]) -> ForeignRun:
-    first, newest = files[0].run, files[-1].run
-    assert first is not None  # others are left out
-    assert newest is not None
-    names = [run.display_name for file in files if (run := file.run) is not None]
-    notes = [run.notes for file in files if (run := file.run) is not None]
-    tags = [tag for file in files if file.run is not None for tag in file.run.tags]
-    name = next(filter(None, reversed(names)), "")
+    runs = [file.run for file in files]
+    first = runs[0]
+    name = _newest([run.display_name for run in runs])
     found = ForeignRun(
         "wandb",
         place=str(files[-1].path),
@@ -182,22 +168,23 @@ def _make_run(key: str, files: list[_File]) -> ForeignRun:
         run_id=first.run_id,
         attempts=[],
         name=name if name != first.run_id else None,
-        notes=next(filter(None, reversed(notes)), ""),
-        tags=list(dict.fromkeys(tags)),
+        notes=_newest([run.notes for run in runs]),
+        tags=list(dict.fromkeys(tag for run in runs for tag in run.tags)),
         config=_read_config(first.config.update),
     )
     found.attempts = [_read_attempt(found, file, files[0].started) for file in files]
     return found
 
 
+def _newest(texts: list[str]) -> str:
+    """Return the last text that is not empty."""
+    return next(filter(None, reversed(texts)), "")
+
+
 def _read_attempt(found: ForeignRun, file: _File, began: float) -> Attempt:
-    assert file.run is not None  # others are left out
-    reader = _Reader(found, file, began)
     environment = {"host": file.run.host} if file.run.host else {}
-    attempt = Attempt(
-        reader.read(), file.started, status="interrupted", environment=environment
-    )
-    reader.attempt = attempt
+    attempt = Attempt((), file.started, status="interrupted", environment=environment)
+    attempt.events = _Reader(found, file, began, attempt).read()
     return attempt
 
 
@@ -215,14 +202,14 @@ class _Reader:
     found: ForeignRun
     file: _File
     began: float
-    attempt: Attempt | None = None
+    attempt: Attempt
 
     def read(self) -> Iterator[Timed]:
         """Read what the file tells."""
         time_s = self.file.started
         logged: set[str] = set()
         summary: dict[str, Any] = {}
-        for record in self.file.records():
+        for record in _read_records(self.file.path, self.file.record_class):
             kind = record.WhichOneof("record_type")
             if kind == "history":
                 row = _nest(record.history.item)
@@ -250,15 +237,14 @@ class _Reader:
                     yield time_s, log_events.ParamsEvent.unpublished(params)
             elif kind == "artifact":
                 self.found.leave_out("artifacts")
-            elif kind == "exit" and self.attempt is not None:
+            elif kind == "exit":
                 failed = record.exit.exit_code != 0
                 self.attempt.status = "failed" if failed else "completed"
-        if self.attempt is not None:
-            self.attempt.summary = {
-                name: value
-                for name, value in summary.items()
-                if name not in logged and not name.startswith("_")
-            }
+        self.attempt.summary = {
+            name: value
+            for name, value in summary.items()
+            if name not in logged and not name.startswith("_")
+        }
 
     def _read_row(self, row: dict[str, Any], step: int) -> Iterator[log_events.Event]:
         """Return the events of one call of ``log``."""

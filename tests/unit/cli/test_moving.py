@@ -254,7 +254,7 @@ def test_nothing_is_left_of_an_import_that_fails(cli, tmp_path):
     ("tool", "module"),
     [
         ("tensorboard", "tensorboard.backend.event_processing.event_file_loader"),
-        ("wandb", "wandb.proto"),
+        ("wandb", "wandb.proto.wandb_internal_pb2"),
         ("mlflow", "mlflow"),
     ],
 )
