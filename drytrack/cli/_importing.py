@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 import sys
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from drytrack._import_model import ForeignRun
 
 
+PLACE = click.Path(exists=True, path_type=pathlib.Path)
+FILE = click.Path(exists=True, dir_okay=False, path_type=pathlib.Path)
+
+
 def _target(needed: bool) -> Callable[[Any], Any]:
     """Give a verb the options that say where its runs belong."""
     by_default = "" if needed else ", by default as the tool has it"
@@ -34,6 +39,20 @@ def _target(needed: bool) -> Callable[[Any], Any]:
     return add
 
 
+def _imports(find: Callable[[Any], Iterable[ForeignRun]]) -> Any:
+    """Make a verb of what finds the runs of a place: it records them."""
+
+    @_target(needed=False)
+    @common
+    @functools.wraps(find)
+    def verb(
+        settings: Settings, place: Any, experiment: str | None, tag: tuple[str, ...]
+    ) -> None:
+        _record(settings, find(place), experiment, tag)
+
+    return verb
+
+
 @click.group(name="import")
 def import_() -> None:
     """Make recorded runs of what other tools have written.
@@ -44,7 +63,7 @@ def import_() -> None:
 
 
 @import_.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("file", type=FILE)
 @_target(needed=True)
 @click.option("--run-id", help="Id of the run, by default the file's name.")
 @click.option("--epoch", "epoch_column", help="Column of epochs.")
@@ -56,7 +75,7 @@ def import_() -> None:
 @common
 def csv(
     settings: Settings,
-    file: str,
+    file: pathlib.Path,
     experiment: str,
     run_id: str | None,
     epoch_column: str | None,
@@ -76,11 +95,10 @@ def csv(
 
     if epoch_column and step_column:
         raise click.UsageError("Name a column of epochs, or one of steps.")
-    path = pathlib.Path(file)
     found = _import_csv.find_run(
-        path,
+        file,
         experiment=experiment,
-        run_id=run_id or path.stem,
+        run_id=run_id or file.stem,
         step_column=epoch_column or step_column,
         by_epoch=bool(epoch_column) if epoch_column or step_column else None,
         time_column=time_column,
@@ -92,12 +110,9 @@ def csv(
 
 
 @import_.command()
-@click.argument("place", type=click.Path(exists=True), metavar="LOGDIR")
-@_target(needed=False)
-@common
-def tensorboard(
-    settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
-) -> None:
+@click.argument("place", type=PLACE, metavar="LOGDIR")
+@_imports
+def tensorboard(place: pathlib.Path) -> Iterable[ForeignRun]:
     """Make a run of each folder with event files of TensorBoard.
 
     Folders called train, validation and the like are sources of the run that
@@ -105,17 +120,13 @@ def tensorboard(
     """
     from drytrack import _import_tensorboard
 
-    found = _import_tensorboard.find_runs(pathlib.Path(place))
-    _record(settings, found, experiment, tag)
+    return _import_tensorboard.find_runs(place)
 
 
 @import_.command()
-@click.argument("place", type=click.Path(exists=True), metavar="FOLDER")
-@_target(needed=False)
-@common
-def wandb(
-    settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
-) -> None:
+@click.argument("place", type=PLACE, metavar="FOLDER")
+@_imports
+def wandb(place: pathlib.Path) -> Iterable[ForeignRun]:
     """Make runs of what offline runs of W&B have left.
 
     They are called run-*.wandb, and may be anywhere below FOLDER. A run that was
@@ -123,24 +134,20 @@ def wandb(
     """
     from drytrack import _import_wandb
 
-    found = _import_wandb.find_runs(pathlib.Path(place))
-    _record(settings, found, experiment, tag)
+    return _import_wandb.find_runs(place)
 
 
 @import_.command()
 @click.argument("place", metavar="STORE")
-@_target(needed=False)
-@common
-def mlflow(
-    settings: Settings, place: str, experiment: str | None, tag: tuple[str, ...]
-) -> None:
+@_imports
+def mlflow(place: str) -> Iterable[ForeignRun]:
     """Make runs of those in a store of MLflow.
 
     It is a folder such as mlruns, an SQLite file, or an address.
     """
     from drytrack import _import_mlflow
 
-    _record(settings, _import_mlflow.find_runs(place), experiment, tag)
+    return _import_mlflow.find_runs(place)
 
 
 def _record(
