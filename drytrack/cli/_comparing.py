@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from drytrack._report_facts import name_runs
 from drytrack.cli import _output
 from drytrack.cli._curves import read_shapes
 from drytrack.cli._options import RUN, Settings, common, find_run
@@ -155,12 +156,7 @@ def _same(left: Any, right: Any) -> bool:
 def _label(found: list[StoredRun]) -> list[str]:
     """Name the runs as shortly as tells them apart."""
     names = [run.name for run in found]
-    if len(set(names)) == len(names):
-        return names
-    names = [f"{run.experiment}/{run.id}" for run in found]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{run.experiment}/{run.id} {run.uuid[:8]}" for run in found]
+    return names if len(set(names)) == len(names) else name_runs(found)
 
 
 def _get(column: dict[Any, Any], key: Any, name: str) -> Any:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from drytrack import _report_facts
 from drytrack._conditions import name_statistic, parse_condition
-from drytrack._report_facts import describe_git, took
 from drytrack.cli import _output
 from drytrack.cli._curves import print_series
 from drytrack.cli._options import RUN, Settings, common, find_local, find_run
@@ -85,7 +85,7 @@ def _make_list(
             label,
             _output.status_cell(run.status),
             _output.moment(run.started or run.created),
-            _output.duration(took(run)),
+            _output.duration(_report_facts.took(run)),
             ", ".join(run.tags),
             *(_output.number(picked[name]) for name in shown),
         )
@@ -161,35 +161,21 @@ def _pick(run: StoredRun, names: tuple[str, ...]) -> dict[str, float | None]:
 def _print_state(console: Console, run: StoredRun) -> None:
     from rich.text import Text
 
-    attempts = run.record.get("attempts")
-    environment = attempts[-1].get("environment", {}) if attempts else {}
-    title = Text(f"{run.experiment}/{run.id}", style="bold")
-    if run.name != run.id:
-        title.append(f"  {run.name}")
+    facts: dict[str, Any] = dict(_report_facts.describe(run))
+    title = Text(f"{facts.pop('experiment')}/{facts.pop('run')}", style="bold")
+    if name := facts.pop("name", ""):
+        title.append(f"  {name}")
     console.print(title)
-    facts: dict[str, Any] = {
-        "status": _output.status_cell(run.status),
-        "attempt": run.attempt,
-        "started": _output.moment(run.started),
-        "ended": _output.moment(run.ended),
-        "took": _output.duration(took(run)),
-        "tags": ", ".join(run.tags),
-        "notes": run.notes,
-        "about": run.description or "",
-        "uuid": run.uuid,
-        "folder": find_local(run) or "",
-        "host": environment.get("host", ""),
-        "command": " ".join(map(str, environment.get("command_line") or ())),
-        "git": describe_git(environment.get("git")),
-    }
+    facts["status"] = _output.status_cell(run.status)
+    if folder := find_local(run):
+        facts["folder"] = folder
     if run.error is not None:
         facts["error"] = f"{run.error.get('type')}: {run.error.get('message')}"
     table = _output.make_table("", "value", fold=("value",))
     table.show_header = False
     table.box = None
     for name, value in facts.items():
-        if isinstance(value, Text) or str(value):
-            _output.add_row(table, name, value)
+        _output.add_row(table, name, value)
     console.print(table)
     console.print()
 
