@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 DROPPABLE = ("mean", "first", "n", "curve", "max", "min")
 """Columns that a narrow screen does without."""
+
+MAX_NAMES = 20
+"""Metrics that a message lists."""
 
 MAX_POINTS = 200
 """Rows of points that a screen is asked to show."""
@@ -55,9 +59,7 @@ def metrics(
     found = find_run(settings, run)
     keys = set(found.series_keys(*names, model=model, source=source, axis=axis))
     if names and not keys:
-        known = sorted({key.metric for key in found.series_keys()})
-        listed = ", ".join(known[:20]) or "none"
-        fail(f"Run {found.id!r} has no such metric. It has: {listed}.")
+        fail(f"Run {found.id!r} has no such metric. It has: {list_metrics([found])}.")
     chosen = [each for each in found.summaries() if each.key in keys]
     if settings.as_json:
         curves = read_curves(found, chosen) if points else {}
@@ -112,6 +114,13 @@ def print_series(console: Console, chosen: list[SeriesSummary], shapes: Shapes) 
                 cells.append(_output.sparkline(shapes[each.key], console.encoding))
             _output.add_row(table, *cells)
         console.print(_output.fit(console, table, DROPPABLE))
+
+
+def list_metrics(runs: Sequence[StoredRun]) -> str:
+    """Return the names of the metrics of some runs, as a part of a sentence."""
+    known = sorted({key.metric for run in runs for key in run.series_keys()})
+    more = ["…"] if len(known) > MAX_NAMES else []
+    return ", ".join([*known[:MAX_NAMES], *more]) or "none"
 
 
 def read_curves(run: StoredRun, chosen: list[SeriesSummary]) -> Curves:

@@ -11,6 +11,7 @@ import click
 from drytrack._frames import load
 from drytrack._report_facts import name_runs
 from drytrack.cli import _output
+from drytrack.cli._curves import list_metrics
 from drytrack.cli._options import RUN, Settings, common, fail, find_run
 from drytrack.core._atomic import replace_file
 from drytrack.trackers.base import MetricLoader, Series, SourcedMetrics
@@ -157,11 +158,8 @@ def _places(
 
 
 def _say_known(runs: Sequence[StoredRun]) -> str:
-    known = sorted({key.metric for run in runs for key in run.series_keys()})
-    listed = ", ".join(known[:20]) or "none"
-    more = ", …" if len(known) > 20 else ""
     some = f"Run {runs[0].id!r} has" if len(runs) == 1 else "The runs have"
-    return f"{some} nothing of the kind to draw. Metrics: {listed}{more}."
+    return f"{some} nothing of the kind to draw. Metrics: {list_metrics(runs)}."
 
 
 def _write(
