@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from drytrack._report_facts import LIVE
 from drytrack._summaries import to_json
 from drytrack.cli._options import RUN, Settings, common, find_folder
 from drytrack.core import log_events
 from drytrack.core._record import read_record, tag_non_finite
 from drytrack.core.exceptions import RecordError
-from drytrack.core.journal import JournalReader, Position
+from drytrack.core.journal import JournalReader
 
 if TYPE_CHECKING:
     import pathlib
@@ -59,17 +60,13 @@ def tail(
     wanted = _choose(types)
     show = _print_json if settings.as_json else _print_line
     reader = JournalReader(folder)
-    start = Position()
-    if from_seq is not None:
-        start = reader.find(from_seq - 1)
     last: log_events.Event | None = None
-    past: collections.deque[log_events.Event] = collections.deque(
-        maxlen=lines if from_seq is None else None
-    )
-    for event in reader.read(start):
+    past: collections.deque[log_events.Event] = collections.deque(maxlen=lines)
+    take = past.append if from_seq is None else show
+    for event in reader.read(reader.find((from_seq or 1) - 1)):
         last = event
         if wanted(event):
-            past.append(event)
+            take(event)
     for event in past:
         show(event)
     if no_follow or not _is_live(folder):
@@ -100,7 +97,7 @@ class _Watch:
 
 def _is_live(folder: pathlib.Path) -> bool:
     try:
-        return read_record(folder).status in ("created", "running", "stalled")
+        return read_record(folder).status in ("created", *LIVE)
     except RecordError:
         return False
 
