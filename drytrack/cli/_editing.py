@@ -70,9 +70,7 @@ def rename(settings: Settings, run: str, name: str) -> None:
 @click.command()
 @click.argument("experiment")
 @click.argument("metric", required=False)
-@click.argument(
-    "better", type=click.Choice(["lower", "higher", "none"]), required=False
-)
+@click.argument("better", type=click.Choice(DIRECTIONS), required=False)
 @common
 def goal(
     settings: Settings, experiment: str, metric: str | None, better: str | None

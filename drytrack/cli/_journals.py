@@ -93,14 +93,17 @@ def _progress(
     if not shown or not console.is_terminal:
         yield None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
+    from rich import progress
 
     total = _count_events(folder)
-    bar = Progress(
-        TextColumn("replay"), BarColumn(), MofNCompleteColumn(), Remaining(),
-        console=console, transient=True,
-    )  # fmt: skip
+    bar = progress.Progress(
+        progress.TextColumn("replay"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
     with bar:
         task = bar.add_task("replay", total=total and max(0, total - from_seq + 1))
         seen = 0

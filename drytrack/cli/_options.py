@@ -125,10 +125,10 @@ def common(verb: F) -> Callable[..., None]:
     )(with_json)
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _failures(*more: type[Exception]) -> tuple[type[Exception], ...]:
     """Return what may go wrong, with a database too, if one is used."""
     module = sys.modules.get("sqlalchemy.exc")
-    return DrytrackError, *((module.SQLAlchemyError,) if module else ())
+    return DrytrackError, *more, *((module.SQLAlchemyError,) if module else ())
 
 
 def fail(message: str) -> NoReturn:
@@ -149,9 +149,7 @@ class RunName(click.ParamType[str]):
         try:
             settings = Settings(ctx.params.get("par_dir"), as_json=False)
             names = [name for name, _ in _list_names(settings)]
-        except _failures():
-            return []
-        except OSError:
+        except _failures(OSError):
             return []
         found = ["last"]
         for experiment, run_id in names:
