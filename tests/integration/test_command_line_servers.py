@@ -37,9 +37,8 @@ def recorded(tmp_path, url):
 
 
 def call(*args, code=0):
-    result = CliRunner().invoke(app, [*map(str, args), "--json"])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    command = [*map(str, args), "--json"]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == code, result.output
     return json.loads(result.stdout) if result.stdout else result.stderr
 

@@ -34,11 +34,7 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\"'{{ 7 * 7 }}"
 EXECUTED = {None, "", "module", "text/javascript", "application/javascript"}
 
 
-@pytest.fixture(autouse=True)
-def _no_trackers():
-    drytrack.init_trackers("none")
-    yield
-    drytrack.init_trackers("standard")
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 @pytest.fixture

@@ -7,17 +7,14 @@ import json
 import pytest
 from click.testing import CliRunner
 
-import drytrack
 from drytrack import Experiment
 from drytrack.cli._app import app
 from drytrack.core import log_events
 
 
 @pytest.fixture(autouse=True)
-def _no_trackers():
-    drytrack.init_trackers("none")
-    yield
-    drytrack.init_trackers("standard")
+def _no_trackers(no_default_trackers):
+    """What runs leave here is their records alone."""
 
 
 @pytest.fixture
@@ -51,9 +48,8 @@ def cli(tmp_path):
             [*map(str, args)],
             input=stdin,
             env={"DRYTRACK_DIR": str(folder), "COLUMNS": str(width)},
+            catch_exceptions=False,
         )
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
         assert result.exit_code == code, result.output
         return result
 
