@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import os
 import re
@@ -51,17 +50,14 @@ def programs():
         if title in ("Lightning", "From configuration, state aware"):
             found = ["\n\n".join(found)]
         for number, code in enumerate(found, 1):
-            heavy = any(word in code for word in NEEDS)
-            marks = pytest.mark.backend if heavy else pytest.mark.slow
+            needed = [name for word in NEEDS if word in code for name in NEEDS[word]]
+            kind = pytest.mark.backend if needed else pytest.mark.slow
+            marks = [kind, pytest.mark.needs(*needed)]
             yield pytest.param(code, id=f"{title} {number}", marks=marks)
 
 
 @pytest.mark.parametrize("code", list(programs()))
 def test_a_program_runs_as_it_stands(code, tmp_path):
-    for word, modules in NEEDS.items():
-        for module in modules:
-            if word in code and importlib.util.find_spec(module) is None:
-                pytest.skip(f"needs {module}")
     script = tmp_path / "train.py"
     script.write_text(f"{PRELUDE}\n\n{code}", encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DRYTRACK")}
