@@ -130,13 +130,13 @@ def _read_events(
                     yield time_s, event
                 continue
             try:
-                yield (
-                    time_s,
-                    log_events.MetricEvent.unpublished(model, source, step, metrics),
+                of_epoch = log_events.MetricEvent.unpublished(
+                    model, source, step, metrics
                 )
             except EventValueError as err:
                 msg = f"{path}, line {number + 1}: {err}"
                 raise ConfigurationError(msg) from err
+            yield time_s, of_epoch
 
 
 def _find_steps(
@@ -188,9 +188,12 @@ def _read_step(
 def _read_time(row: list[str], place: int | None, before: float) -> float:
     """Return the time of a row; of one without any, that of the row before."""
     text = row[place].strip() if place is not None and place < len(row) else ""
-    with contextlib.suppress(ValueError, OverflowError):
-        value = float(text)
-        return value if math.isfinite(value) else before
-    with contextlib.suppress(ValueError, OverflowError):
-        return datetime.datetime.fromisoformat(text).timestamp()
+    for read in (float, _read_iso):
+        with contextlib.suppress(ValueError, OverflowError):  # it is written otherwise
+            value = read(text)
+            return value if math.isfinite(value) else before
     return before
+
+
+def _read_iso(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp()

@@ -89,8 +89,11 @@ def record_run(
     try:
         (beside / "attempts").mkdir(parents=True)
         start = {
-            "exp_name": name, "run_id": run_id, "par_dir": par_dir, "tags": labels,
-        }  # fmt: skip
+            "exp_name": name,
+            "run_id": run_id,
+            "par_dir": par_dir,
+            "tags": labels,
+        }
         written = ForeignJournal(beside, found, start)
         same = previous is not None and (
             previous.data["imported"]["sha256"] == written.sha256

@@ -29,6 +29,14 @@ MAX_POINTS = 200
 """Rows of points that a screen is asked to show."""
 
 
+STATISTICS = (
+    *("count", "first", "first_at", "last", "last_at"),
+    *("min", "min_at", "max", "max_at", "mean"),
+    *("better", "best", "best_at"),
+)
+"""What JSON tells of a series."""
+
+
 @click.command()
 @click.argument("run", type=RUN)
 @click.argument("names", nargs=-1)
@@ -94,12 +102,13 @@ def print_series(console: Console, chosen: list[SeriesSummary], shapes: Shapes) 
     extra = ["first", "mean"]
     drawn = ["curve"] if shapes else []
     for of in dict.fromkeys(each.key[:3] for each in chosen):
+        columns = ("metric", "n", *extra, "last", "min", "max", *drawn)
         table = _output.make_table(
-            "metric", "n", *extra, "last", "min", "max", *drawn,
+            *columns,
             title=f"{'/'.join(filter(None, of[:2]))} by {of[2]}",
             right=("n", "first", "mean", "last"),
             fold=("metric",),
-        )  # fmt: skip
+        )
         for each in chosen:
             if each.key[:3] != of:
                 continue
@@ -166,15 +175,9 @@ def read_shapes(run: StoredRun, chosen: list[SeriesSummary], width: int) -> Shap
 def _as_json(each: SeriesSummary, curves: Curves) -> dict[str, Any]:
     told = {
         **each.key._asdict(),
-        **{
-            name: getattr(each, name)
-            for name in (
-                "count", "first", "first_at", "last", "last_at", "min", "min_at",
-                "max", "max_at", "mean", "better", "best", "best_at",
-            )
-        },
+        **{name: getattr(each, name) for name in STATISTICS},
         "checkpoint": each.checkpoint._asdict() if each.checkpoint else None,
-    }  # fmt: skip
+    }
     if curves:
         told["steps"], told["values"] = curves[each.key]
     return told
