@@ -21,9 +21,8 @@ if sys.platform != "win32":
     import struct
     import termios
 
-needs_pty = pytest.mark.skipif(
-    sys.platform == "win32", reason="Windows has no pseudo-terminals of this kind"
-)
+WINDOWS = sys.platform == "win32"
+needs_pty = pytest.mark.skipif(WINDOWS, reason="Windows has no such terminals")
 
 TRAINING = """
     import logging, sys, time
@@ -422,7 +421,6 @@ def run_notebook(tmp_path, mode, before=""):
 
 
 @pytest.mark.notebook
-@pytest.mark.filterwarnings("ignore")  # the client's own, of its event loop
 def test_a_notebook_shows_widgets(tmp_path):
     outputs, widgets = run_notebook(tmp_path, "standard")
 
@@ -438,7 +436,6 @@ def test_a_notebook_shows_widgets(tmp_path):
 
 
 @pytest.mark.notebook
-@pytest.mark.filterwarnings("ignore")  # the client's own, of its event loop
 @pytest.mark.parametrize("mode", sorted(modes._MODES))
 def test_a_notebook_without_ipywidgets_gets_plain_lines(tmp_path, mode):
     blocked = "import sys; sys.modules['ipywidgets'] = None"
