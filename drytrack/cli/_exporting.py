@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 import sys
 from typing import IO, TYPE_CHECKING
@@ -69,6 +70,9 @@ def export(
             what
         ]()
     if output == "-":
+        # As a file has it, whatever the output's own letters are.
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
         _write_text(table, form, sys.stdout)
         return
     if form == "parquet":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,10 @@ import click
 
 from drytrack._report_facts import LIVE
 from drytrack._summaries import to_json
+from drytrack.cli import _output
 from drytrack.cli._options import RUN, Settings, common, find_folder
 from drytrack.core import log_events
-from drytrack.core._record import read_record, tag_non_finite
+from drytrack.core._record import read_record
 from drytrack.core.exceptions import RecordError
 from drytrack.core.journal import JournalReader
 
@@ -130,7 +130,7 @@ def _print_json(event: log_events.Event) -> None:
     stamp = event.stamp
     assert stamp is not None  # as all that are read have
     told = {"type": _type_name(event), **stamp._asdict(), "fields": _fields(event)}
-    click.echo(json.dumps(tag_non_finite(to_json(told)), ensure_ascii=False))
+    _output.print_json(to_json(told), indent=None)
 
 
 def _print_line(event: log_events.Event) -> None:

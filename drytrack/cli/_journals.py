@@ -79,7 +79,7 @@ def compact(settings: Settings, runs: tuple[str, ...]) -> None:
         results.append({"folder": str(folder), "before": before, "after": after})
         if not settings.as_json:
             share = after / before if before else 1.0
-            click.echo(f"{folder.name}: {before} → {after} bytes ({share:.0%})")
+            click.echo(f"{folder.name}: {before} bytes, now {after} ({share:.0%})")
     if settings.as_json:
         _output.print_json(results)
 

@@ -47,9 +47,15 @@ PIPE_WIDTH = 160
 """Columns of a table that goes to a file or another program."""
 
 
-def print_json(data: Any) -> None:
+def print_json(data: Any, *, indent: int | None = 2) -> None:
     """Print data as JSON; NaN and ±inf as ``{"$float": "nan"}``."""
-    click.echo(json.dumps(tag_non_finite(data), indent=2, ensure_ascii=False))
+    plain = not is_utf(sys.stdout.encoding)
+    click.echo(json.dumps(tag_non_finite(data), indent=indent, ensure_ascii=plain))
+
+
+def is_utf(encoding: str | None) -> bool:
+    """Return whether a stream of an encoding takes every letter."""
+    return "utf" in (encoding or "").lower()
 
 
 def make_console(*, err: bool = False) -> Console:
@@ -166,7 +172,7 @@ def sparkline(values: Sequence[float], encoding: str = "utf-8") -> str:
         values: The values; what is not finite is a blank.
         encoding: Of the stream that it goes to.
     """
-    bars = BARS if "utf" in encoding.lower() else PLAIN_BARS
+    bars = BARS if is_utf(encoding) else PLAIN_BARS
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     # Halves, since the difference of two floats may exceed the largest.

@@ -40,7 +40,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def print_panels(panels: Sequence[Panel]) -> None:
     """Print curves, each metric below the other, as wide as the terminal is."""
     console = _output.make_console()
-    if "utf" not in console.encoding.lower():
+    if not _output.is_utf(console.encoding):
         _print_small(console, panels)
         return
     for panel in panels:

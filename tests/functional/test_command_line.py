@@ -173,6 +173,37 @@ def test_tables_fit_a_terminal(tmp_path, width):
     assert "…" not in screen
 
 
+def test_an_output_that_lacks_letters_loses_no_data(tmp_path):
+    code = (
+        "import sys, drytrack\n"
+        "from drytrack.core import log_events\n"
+        "drytrack.init_trackers('none')\n"
+        "experiment = drytrack.Experiment(name='E', par_dir=sys.argv[1])\n"
+        "with experiment.create_run('a') as run:\n"
+        "    log_events.MetricEvent('m', 't', 1, {'\u640d\u5931': 0.5})\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+    def ask(*args):
+        done = subprocess.run(
+            [sys.executable, "-m", "drytrack.cli", *args, "--dir", str(tmp_path)],
+            capture_output=True,
+            env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+            check=True,
+        )
+        return done.stdout
+
+    ask("goal", "E", "\u640d\u5931", "lower")
+    assert b"?? ?" in ask("metrics", "a")
+    assert b"??" in ask("plot", "a")
+    assert b"??=0.5" in ask("tail", "a")
+    assert json.loads(ask("metrics", "a", "--json"))[0]["metric"] == "\u640d\u5931"
+    lines = ask("tail", "a", "--json").splitlines()
+    assert json.loads(lines[1])["fields"]["metrics"] == {"\u640d\u5931": 0.5}
+    assert "\u640d\u5931" in ask("export", "a").decode("utf-8")
+    assert b" bytes, now " in ask("compact", "a")
+
+
 def test_colours_are_left_out_where_nobody_wants_them(tmp_path, live):
     env = {**os.environ, "FORCE_COLOR": "1", "DRYTRACK_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "drytrack.cli", "runs"]
