@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pathlib
 import re
 
 import click
@@ -14,6 +15,7 @@ from drytrack.cli import _output
 from drytrack.cli._app import app
 from drytrack.core import log_events
 
+PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs" / "cli.md"
 PRINT_JSON_ANYWAY = {("config", "schema")}
 
 
@@ -35,6 +37,18 @@ def test_every_verb_says_what_it_does_and_takes_json(cli):
         assert command.help, words
         if words not in PRINT_JSON_ANYWAY:
             assert "--json" in cli(*words, "--help").stdout, words
+
+
+def test_the_page_tells_every_verb_and_how_curves_are_drawn():
+    page = PAGE.read_text(encoding="utf-8")
+    plot = app.get_command(click.Context(app), "plot")
+    shared = {"runs", "par_dir", "as_json"}
+
+    verbs = [" ".join(words) for words, _ in leaves(app)]
+    options = [each.opts[0] for each in plot.params if each.name not in shared]
+
+    assert [verb for verb in verbs if f"| `{verb}" not in page] == []
+    assert [option for option in options if f"| `{option}" not in page] == []
 
 
 def test_runs_are_listed_with_the_metrics_asked_for(cli, told, make_run):
