@@ -178,6 +178,51 @@ def test_metrics_come_with_curves_and_points(cli, told, make_run):
     assert data[0]["values"][0] == 0.1
 
 
+@pytest.fixture
+def rich_run(tmp_path):
+    """Return a run of two models, two sources and two axes."""
+    with Experiment(name="E", par_dir=tmp_path).create_run("rich") as run:
+        for model, source in (("net", "train"), ("net", "test"), ("head", "train")):
+            log_events.MetricEvent(model, source, 1, {"loss": 0.5, "acc": 0.75})
+        log_events.StepMetricEvent("train", 7, {"loss": 0.25}, model_name="net")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ((), 7),
+        (("--axis", "step"), 1),
+        (("--axis", "epoch"), 6),
+        (("--model", "head"), 2),
+        (("--source", "test"), 2),
+        (("loss", "--model", "net", "--source", "train"), 2),
+    ],
+)
+def test_metrics_are_chosen(told, rich_run, options, count):
+    assert len(told("metrics", "rich", *options)) == count
+
+
+def test_events_are_shown_of_a_type_and_from_a_number_on(cli, rich_run):
+    def shown(*options, fields=slice(1, 3)):
+        lines = cli("tail", "rich", "--no-follow", *options).stdout.splitlines()
+        return [line.split()[fields] for line in lines]
+
+    kinds = ["StartExperiment", *["Metric"] * 3, "StepMetric", "StopExperiment"]
+    numbered = [[str(seq), kind] for seq, kind in enumerate(kinds, 1)]
+    assert shown() == numbered
+    assert shown("-n", "2") == numbered[-2:]
+    assert shown("--from-seq", "3", "-n", "1") == numbered[2:]
+    assert shown("--type", "metric", "-n", "2") == numbered[2:4]
+    assert (
+        shown("--type", "stepmetricevent", "--type", "StopExperiment")
+        == (numbered[-2:])
+    )
+    assert shown("--type", "StepMetric", fields=slice(3, None)) == [
+        ["net", "train", "step=7", "loss=0.25"]
+    ]
+
+
 def test_a_metric_that_is_not_there_is_named_with_those_that_are(cli, make_run):
     make_run("a")
 
@@ -205,6 +250,19 @@ def test_compare_shows_parameters_that_differ(cli, told, make_run):
     assert data["params"] == {"lr": [0.1, 0.01], "extra": [None, [1, 2]]}
     assert data["metrics"][0]["last"] == [0.1 / 3, 0.01 / 3]
     assert data["metrics"][0]["best"] == [0.1 / 3, 0.01 / 3]
+
+
+def test_compare_shows_the_metrics_asked_for(told, rich_run, tmp_path):
+    with Experiment(name="E", par_dir=tmp_path).create_run("other"):
+        log_events.MetricEvent("net", "train", 1, {"loss": 1.0, "acc": 0.5})
+
+    (chosen,) = (
+        each
+        for each in told("compare", "rich", "other", "--metric", "acc")["metrics"]
+        if None not in each["last"]
+    )
+
+    assert (chosen["metric"], chosen["last"]) == ("acc", [0.75, 0.5])
 
 
 def test_compare_wants_two_runs(cli, make_run):

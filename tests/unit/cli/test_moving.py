@@ -10,8 +10,9 @@ import sys
 import pytest
 
 import drytrack
+from drytrack import Experiment
 from drytrack.core.journal import JournalReader
-from drytrack.core.log_events import MetricEvent
+from drytrack.core.log_events import MetricEvent, StepMetricEvent
 from drytrack.trackers.csv import CSVDumper
 
 
@@ -116,6 +117,22 @@ def test_parameters_and_summaries_are_exported(cli, told, make_run, tmp_path):
     assert "id" in cli("export", "--what", "runs").stdout
 
 
+def test_points_are_chosen_for_an_export(cli, make_run, tmp_path):
+    make_run("a", epochs=(1,))
+    with Experiment(name="Other", par_dir=tmp_path).create_run("b"):
+        MetricEvent("net", "trainer", 1, {"loss": 1.0, "acc": 0.5})
+        StepMetricEvent("trainer", 1, {"loss": 2.0}, model_name="net")
+
+    def values(*options):
+        lines = cli("export", "--format", "jsonl", *options).stdout.splitlines()
+        return sorted(json.loads(line)["value"] for line in lines)
+
+    assert values() == [0.1, 0.5, 1.0, 2.0]
+    assert values("--experiment", "Other") == [0.5, 1.0, 2.0]
+    assert values("--metric", "acc") == [0.5]
+    assert values("--axis", "step") == [2.0]
+
+
 def test_an_export_that_needs_a_file_says_so(cli, make_run, tmp_path):
     make_run("a")
 
@@ -154,6 +171,23 @@ def test_rows_without_a_step_are_counted(told, tmp_path):
 
     (run,) = drytrack.open_store(tmp_path).runs()
     assert run.series("loss", axis="step") == ([1, 2], [3.0, 2.0])
+
+
+def test_columns_of_a_csv_file_are_named(told, tmp_path):
+    source = tmp_path / "old.csv"
+    source.write_text("step,pass,when,loss\n10,1,100,3\n20,2,200,2\n")
+    command = ("import", "csv", source, "--experiment", "Old", "--time", "when")
+
+    told(*command, "--run-id", "epochs", "--epoch", "pass", "--source", "me")
+    told(*command, "--run-id", "steps", "--step", "pass")
+
+    found = {run.id: run for run in drytrack.open_store(tmp_path).runs()}
+    steps, epochs = found["steps"], found["epochs"]
+    assert epochs.series("loss", axis="epoch", source="me") == ([1, 2], [3.0, 2.0])
+    assert steps.series("loss", axis="step") == ([1, 2], [3.0, 2.0])
+    for run in (steps, epochs):
+        assert (run.started, run.ended) == (100.0, 200.0)
+        assert "when" not in {key.metric for key in run.series_keys()}
 
 
 @pytest.mark.parametrize(
