@@ -68,8 +68,8 @@ def main() -> None:
                 file.flush()
 
             # What the bus calls: handlers, found once.
-            on_epoch = dumper._handler(log_events.MetricEvent)
-            on_step = dumper._handler(log_events.StepMetricEvent)
+            on_epoch = dumper._find_handler(log_events.MetricEvent)
+            on_step = dumper._find_handler(log_events.StepMetricEvent)
             assert on_epoch is not None
             assert on_step is not None
             medians = interleave(
