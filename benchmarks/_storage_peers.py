@@ -64,7 +64,7 @@ def write_peer(
     Each runs in a process of its own: they bind their folder when imported.
     """
     code = FRAME.format(code=textwrap.dedent(PEERS[name]))
-    command = [sys.executable, "-W", "ignore", "-c", code, str(folder), str(STEPS)]
+    command = [sys.executable, "-c", code, str(folder), str(STEPS)]
     done = subprocess.run(  # noqa: S603  # our own code
         [*command, *metrics], check=True, capture_output=True, text=True
     )

@@ -22,7 +22,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -207,8 +206,7 @@ def _made(folder: pathlib.Path) -> pathlib.Path:
 
 def main() -> None:
     """Print the table; fail where a backend is beyond a limit."""
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
+    logging.disable(logging.WARNING)  # the clients tell of each run, amid the table
     os.environ["DVC_NO_ANALYTICS"] = "1"
     os.environ["WANDB_SILENT"] = "true"
     init_trackers("none")
