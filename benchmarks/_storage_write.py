@@ -127,7 +127,7 @@ def publish(
         watched: Whether the database is written, beside the journal.
         step_s: How long the interpreter computes between two steps.
     """
-    experiment = drytrack.Experiment({}, name="Storage", par_dir=folder)
+    experiment = drytrack.Experiment({"lr": 0.1}, name="Storage", par_dir=folder)
     if watched:
         experiment.trackers.subscribe(SQLConnection())
     with experiment.create_run() as run:

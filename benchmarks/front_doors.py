@@ -27,7 +27,7 @@ def compare(title: str, *, record: bool, csv: bool = False) -> None:
     """Time ``run.log`` beside the event, with steps that ascend."""
     steps = itertools.count()
     with tempfile.TemporaryDirectory() as folder:
-        experiment = Experiment(name="Benchmark", par_dir=folder)
+        experiment = Experiment({"lr": 0.1}, name="Benchmark", par_dir=folder)
         if csv:
             experiment.trackers.subscribe(CSVDumper())
         with experiment.create_run(record=record) as run:
@@ -49,7 +49,7 @@ def compare(title: str, *, record: bool, csv: bool = False) -> None:
 def time_other_rank() -> None:
     """Time ``run.log`` where nobody tracks."""
     with tempfile.TemporaryDirectory() as folder:
-        experiment = Experiment(name="Benchmark", par_dir=folder)
+        experiment = Experiment({"lr": 0.1}, name="Benchmark", par_dir=folder)
         with experiment.create_run(rank=1) as run:
             medians = interleave(
                 {"rank 1: run.log(…)": lambda: run.log(VALUES, step=1)}
@@ -74,7 +74,7 @@ def time_watch(every: int = 100, step_s: float = 0.020, rounds: int = 10) -> Non
         return time.thread_time() - began
 
     with tempfile.TemporaryDirectory() as folder:
-        experiment = Experiment(name="Benchmark", par_dir=folder)
+        experiment = Experiment({"lr": 0.1}, name="Benchmark", par_dir=folder)
         with experiment.create_run() as run:
             for _ in range(50):
                 step()

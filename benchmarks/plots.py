@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import matplotlib.figure
+import numpy as np
 import psutil
 
 from drytrack import Experiment, init_trackers, open_store
@@ -75,6 +76,11 @@ def timed(action: Callable[[], object], rounds: int = 1) -> float:
     return statistics.median(times)
 
 
+def draw(plotter: MatPlotter, half_life: float | None = None) -> float:
+    """Return how long it takes to draw a plot into a PNG file, in seconds."""
+    return timed(lambda: render(plotter.plot(half_life=half_life), "png"), rounds=3)
+
+
 def value(step: int) -> float:
     """Return a wave with one spike."""
     return 9.0 if step == SPIKE else math.sin(step / 1000)
@@ -91,12 +97,11 @@ def long_curves(folder: pathlib.Path) -> None:
             plotter.notify(event)
         plotter.plot(first=-10)  # imports
         if isinstance(plotter, MatPlotter):
-            draw = lambda: render(plotter.plot(), "png")  # noqa: B023, E731  # called at once
-            check("matplotlib: a million points to PNG", timed(draw, 3), 1.0, "s")
-            smooth = lambda: render(plotter.plot(half_life=50), "png")  # noqa: B023, E731
-            check("matplotlib: the same, smoothed", timed(smooth, 3), 2.0, "s")
+            check("matplotlib: a million points to PNG", draw(plotter), 1.0, "s")
+            smoothed = draw(plotter, half_life=50)
+            check("matplotlib: the same, smoothed", smoothed, 2.0, "s")
             (line,) = (line for line in plotter.plot().axes[0].lines)
-            steps, values = line.get_data()
+            steps, values = map(np.asarray, line.get_data())
         else:
             check("plotly: a million points", timed(plotter.plot, 3), 1.0, "s")
             (trace,) = plotter.plot().data
@@ -131,7 +136,7 @@ class Nothing(Tracker):
 
 def publish_paced(tracker: Tracker, folder: pathlib.Path, run_id: str) -> list[float]:
     """Publish at a steady pace, as a training does; return what each took."""
-    experiment = Experiment(name="Paced", par_dir=folder)
+    experiment = Experiment({"lr": 0.1}, name="Paced", par_dir=folder)
     experiment.trackers.subscribe(tracker)
     times = []
     with experiment.create_run(run_id):
