@@ -50,8 +50,9 @@ bench: $(ENVS)/bench/.stamp  ## Measure what drytrack costs
 		$(ENVS)/bench/$(BIN)/python "$$file" || code=1; \
 	done; exit $$code
 
-docs: $(ENVS)/test/.stamp  ## Check that the documents' links lead somewhere
-	@$(ENVS)/test/$(BIN)/python -m pytest -q tests/unit/test_docs.py
+docs: $(ENVS)/test/.stamp  ## Check the documents: links, programs, options and figures
+	@$(ENVS)/test/$(BIN)/python -m pytest -q tests/unit/test_docs.py \
+		tests/unit/test_guarantees.py tests/unit/test_readme.py tests/unit/test_reference.py
 
 clean:  ## Remove environments, builds and caches, but no run
 	@rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -66,10 +67,10 @@ $(ENVS)/%/.stamp: pyproject.toml | python
 	@touch $@
 
 $(ENVS)/backend/.stamp: REQUIREMENTS = --editable ".[all,notebook,test]"
-$(ENVS)/bench/.stamp: REQUIREMENTS = --editable ".[plot,report,system]"
+$(ENVS)/bench/.stamp: REQUIREMENTS = --editable ".[plot,report,system]" blinker pluggy pyee
 $(ENVS)/demo/.stamp: REQUIREMENTS = --editable ".[plot]" "scikit-learn>=1.4"
 $(ENVS)/dev/.stamp: REQUIREMENTS = --editable ".[dev]"
-$(ENVS)/notebook/.stamp: REQUIREMENTS = --editable ".[notebook,plot]" "scikit-learn>=1.4"
+$(ENVS)/notebook/.stamp: REQUIREMENTS = --editable ".[notebook,test]" "scikit-learn>=1.4"
 # One for each backend that does not install together with the others.
 $(ENVS)/only-%/.stamp: REQUIREMENTS = --editable ".[$(*:only-%=%),test]"
 $(ENVS)/only-visdom/.stamp: export PIP_CONSTRAINT = $(CURDIR)/.ci/constraints.txt
