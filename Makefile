@@ -51,8 +51,8 @@ bench: $(ENVS)/bench/.stamp  ## Measure what drytrack costs
 	done; exit $$code
 
 docs: $(ENVS)/test/.stamp  ## Check the documents: links, programs, options and figures
-	@$(ENVS)/test/$(BIN)/python -m pytest -q tests/unit/test_docs.py \
-		tests/unit/test_guarantees.py tests/unit/test_readme.py tests/unit/test_reference.py
+	@$(ENVS)/test/$(BIN)/python -m pytest -q $(patsubst %,tests/unit/test_%.py, \
+		architecture docs figures guarantees readme reference storage_page)
 
 clean:  ## Remove environments, builds and caches, but no run
 	@rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
