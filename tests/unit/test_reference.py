@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import inspect
 import json
+import logging
 import pkgutil
 import re
 import subprocess
@@ -112,6 +114,22 @@ def test_every_public_tracker_is_described_with_its_options(name):
 
     assert described
     assert [o for o in options(tracker) if f"`{o}`" not in described] == []
+
+
+@pytest.mark.parametrize("name", public_trackers())
+def test_a_default_that_is_written_as_code_is_that_of_the_code(name):
+    parameters = inspect.signature(public_trackers()[name]).parameters
+    described = {
+        option: cells[0].strip("`")
+        for option, cells in rows(section(read("trackers.md"), name)).items()
+        if cells[0].startswith("`") and option in parameters
+    }
+
+    for option, text in described.items():
+        default = parameters[option].default
+        if default is not None:  # what that stands for is said in its place
+            levels = logging.getLevelNamesMapping()
+            assert (levels.get(text) or ast.literal_eval(text)) == default, option
 
 
 def test_every_base_of_trackers_is_described():
