@@ -50,9 +50,9 @@ def programs():
         if title in ("Lightning", "From configuration, state aware"):
             found = ["\n\n".join(found)]
         for number, code in enumerate(found, 1):
-            needed = [name for word in NEEDS if word in code for name in NEEDS[word]]
-            kind = pytest.mark.backend if needed else pytest.mark.slow
-            marks = [kind, pytest.mark.needs(*needed)]
+            modules = [name for word in NEEDS if word in code for name in NEEDS[word]]
+            kind = pytest.mark.backend if modules else pytest.mark.slow
+            marks = [kind, pytest.mark.needs(*modules)]
             yield pytest.param(code, id=f"{title} {number}", marks=marks)
 
 
