@@ -57,7 +57,7 @@ docs: $(ENVS)/test/.stamp  ## Check the documents: links, programs, options and 
 clean:  ## Remove environments, builds and caches, but no run
 	@rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find drytrack tests examples benchmarks -name __pycache__ -prune \
-		-exec rm -rf {} + 2>/dev/null || true
+		-exec rm -rf {} +
 
 # An environment that breaks half-way has no stamp and is made anew next time.
 $(ENVS)/%/.stamp: pyproject.toml | python
