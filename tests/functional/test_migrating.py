@@ -51,8 +51,10 @@ def programs():
             found = ["\n\n".join(found)]
         for number, code in enumerate(found, 1):
             modules = [name for word in NEEDS if word in code for name in NEEDS[word]]
-            kind = pytest.mark.backend if modules else pytest.mark.slow
-            marks = [kind, pytest.mark.needs(*modules)]
+            section = "backend" if modules else "slow"
+            if "lightning" in modules:  # which needs torch, and no backend
+                section = "torch"
+            marks = [getattr(pytest.mark, section), pytest.mark.needs(*modules)]
             yield pytest.param(code, id=f"{title} {number}", marks=marks)
 
 
