@@ -181,3 +181,22 @@ def test_the_programs_of_a_page_run_and_print_what_stands_below(page, tmp_path):
 
         assert done.returncode == 0, done.stderr
         assert done.stdout == shown
+
+
+def test_the_program_for_reports_writes_its_pages(tmp_path):
+    for number in range(3):
+        experiment = Experiment(name="Digits", par_dir=tmp_path / "experiments")
+        with experiment.create_run(f"run-{number}") as run:
+            run.log({"loss": number})
+    ((code, _),) = PROGRAM.findall(read("reports.md"))
+
+    command = [sys.executable, "-W", "error", "-c", code]
+    subprocess.run(command, cwd=tmp_path, check=True)
+
+    one, three = (
+        (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        for name in ("report", "comparison")
+    )
+    assert ("run-2" in one, "run-0" in one) == (True, False)
+    assert "The last three" in three
+    assert all(f"run-{number}" in three for number in range(3))
