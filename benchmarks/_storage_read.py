@@ -102,7 +102,10 @@ def copy_runs(connection: sqlite3.Connection, n: int) -> None:
         found = connection.execute(f"PRAGMA table_info({table})")
         columns = [row[1] for row in found]
         values = [{**moved, **own}.get(column, column) for column in columns]
-        text = f"INSERT INTO {table} SELECT {', '.join(values)} FROM numbers, {table}"  # noqa: S608  # our own names
+        text = (
+            f"INSERT INTO {table} SELECT {', '.join(values)} "  # noqa: S608  # ours
+            f"FROM numbers, {table}"
+        )
         connection.execute(f"{NUMBERS} {text}", (n,))
 
 
