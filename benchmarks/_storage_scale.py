@@ -157,8 +157,9 @@ def run_all(address: str, folder: str, n: int) -> float:
         read_line(child, "done")
     taken = time.perf_counter() - began
     for child in children:
-        say(child)
-        if child.wait():
+        with child:  # which waits for it, and closes its pipes
+            say(child)
+        if child.returncode:
             raise SystemExit(f"a process has failed: {child.returncode}")
     return taken
 
