@@ -179,6 +179,17 @@ def test_doctor_reports_a_run_in_the_folder_of_another(cli, make_run):
     assert "it is of Digits/a, its folder is Digits/b" in text
 
 
+def test_doctor_clears_away_what_a_deletion_has_left(cli, make_run, tmp_path):
+    make_run("a")
+    left = tmp_path / ".drytrack" / ".deleted-half"
+    left.mkdir()
+
+    assert "1 deleted runs still take room" in cli("doctor").stdout
+    assert left.exists()
+    assert cli("doctor", "--repair").stdout == "1 runs checked, 0 with problems.\n"
+    assert not left.exists()
+
+
 def test_doctor_does_not_touch_a_running_run(cli, tmp_path):
     experiment = Experiment(name="Digits", par_dir=tmp_path)
     with experiment.create_run("live") as run:

@@ -188,6 +188,12 @@ def rich_run(tmp_path):
     return run
 
 
+def test_a_list_shows_values_of_epochs_before_those_of_steps(told, rich_run):
+    (run,) = told("runs", "--show", "loss")
+
+    assert run["metrics"] == {"loss": 0.5}
+
+
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -263,6 +269,17 @@ def test_compare_shows_the_metrics_asked_for(told, rich_run, tmp_path):
     )
 
     assert (chosen["metric"], chosen["last"]) == ("acc", [0.75, 0.5])
+
+
+def test_runs_of_one_name_are_compared_by_their_ids(cli, make_run):
+    for run_id in ("first", "second"):
+        make_run(run_id)
+        cli("rename", run_id, "same")
+
+    text = cli("compare", "first", "second").stdout
+
+    assert "same " not in text
+    assert re.search("first +second", text)
 
 
 def test_compare_wants_two_runs(cli, make_run):

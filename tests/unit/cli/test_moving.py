@@ -228,6 +228,8 @@ def test_a_repeated_import_changes_nothing_and_a_longer_file_renews_it(
 
     (made,) = told(*command)
     cli("tag", "old", "mine")
+    cli("note", "old", "too high")
+    cli("rename", "old", "first try")
     (again,) = told(*command)
     source.write_text("step,loss\n1,3\n2,nan\n")
     (longer,) = told(*command)
@@ -236,7 +238,7 @@ def test_a_repeated_import_changes_nothing_and_a_longer_file_renews_it(
     assert outcomes == ["made", "unchanged", "renewed"]
     (run,) = drytrack.open_store(tmp_path).runs()
     assert run.series("loss").steps == [1, 2]
-    assert run.tags == ["mine"]
+    assert (run.tags, run.notes, run.name) == (["mine"], "too high", "first try")
     assert cli("doctor").stdout == "1 runs checked, 0 with problems.\n"
     assert not list((tmp_path / ".drytrack").glob(".deleted-*"))
 
