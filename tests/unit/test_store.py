@@ -27,12 +27,7 @@ from drytrack.core.journal import compact
 from drytrack.store import JournalLoader, SeriesKey
 from drytrack.trackers.base import MemoryMetrics
 
-
-@pytest.fixture(autouse=True)
-def _no_trackers():
-    drytrack.init_trackers("none")
-    yield
-    drytrack.init_trackers("standard")
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 def make_experiment(tmp_path, **config):

@@ -18,12 +18,7 @@ from drytrack.core.exceptions import ConfigurationError, RunHeldError
 from drytrack.trackers import _sql_curves
 from drytrack.trackers.sqlalchemy import SchemaError, SQLConnection
 
-
-@pytest.fixture(autouse=True)
-def _no_trackers():
-    drytrack.init_trackers("none")
-    yield
-    drytrack.init_trackers("standard")
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 def make_experiment(folder, name="E"):
