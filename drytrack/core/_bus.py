@@ -495,21 +495,27 @@ class Bus:
     def defer(self, call: Callable[[], None]) -> bool:
         """Keep a call until everyone has been served, if a handler makes it.
 
+        That of a background tracker is kept until the next event is published.
+
         Returns:
             Whether one does, in this thread; otherwise nothing is kept.
         """
-        if not (self.busy and self._holds_lock()):
+        if not ((self.busy and self._holds_lock()) or self._in_worker()):
             return False
         self.deferred.append(call)
         self.unsettled = True
         return True
+
+    def _in_worker(self) -> bool:
+        workers = [guest.worker for guest in self.guests.values() if guest.worker]
+        return any(worker.is_current for worker in workers)
 
     def report(self) -> None:
         """Do what was deferred and warn of what failed; everyone has been served."""
         if self.busy:
             return  # called by a handler: whoever called that reports
         self.unsettled = bool(self.queue)
-        while self.deferred:
+        while self.deferred and not self._in_worker():
             self.deferred.popleft()()
         warn_of(self.problems)
 

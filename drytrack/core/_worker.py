@@ -171,6 +171,11 @@ class Worker:
         self._wake.ring()
 
     @property
+    def is_current(self) -> bool:
+        """Whether this is the worker's own thread."""
+        return threading.current_thread() is self._thread
+
+    @property
     def behind(self) -> int:
         """How many events the tracker has not received and flushed."""
         return max(0, self._ring.last - self.cursor)

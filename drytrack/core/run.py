@@ -203,7 +203,8 @@ class Run(RunLogging, RunState, Generic[C]):
         """Stop the run; all trackers are told, flushed and cleaned up.
 
         Where a tracker's handler calls it on the publishing thread, the run stops
-        when all trackers have had that event.
+        when all trackers have had that event; where one does in the background, with
+        the next event.
 
         Args:
             status: ``completed``, ``failed`` or ``interrupted``; by default

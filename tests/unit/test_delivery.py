@@ -172,7 +172,8 @@ def test_the_class_says_and_a_wrapper_overrules(experiment):
     assert there.steps == [1, 2, 3]
 
 
-def test_the_training_thread_waits_for_no_background_tracker(experiment):
+def test_the_training_thread_waits_for_no_background_tracker(experiment, monkeypatch):
+    monkeypatch.setattr(_bus, "RING_SIZE", 4096)
     tracker = Gated()
     experiment.trackers.subscribe(Background(tracker))
 
@@ -207,6 +208,28 @@ def test_a_batch_is_flushed_after_it_and_everything_at_the_end(experiment):
         assert tracker.flushed[-1] == len(tracker.seen) == 11
 
     assert tracker.flushed[-1] == len(tracker.seen) == 12
+
+
+def test_a_run_that_a_background_tracker_stops_ends_with_the_next_event(experiment):
+    class Stopper(Keeper):
+        def check(self, event):
+            if isinstance(event, log_events.StepMetricEvent) and event.step == 3:
+                run.stop("failed")
+
+    tracker = Stopper()
+    experiment.trackers.subscribe(Background(tracker))
+    run = experiment.create_run().start()
+    deadline = time.monotonic() + 30
+    step = 0
+    while run.status == "running" and time.monotonic() < deadline:
+        step += 1
+        publish(step, step)
+        time.sleep(0.005)
+
+    assert run.status == "failed"
+    assert tracker.steps == list(range(1, step + 1))
+    assert tracker.names[-1] == "StopExperiment"
+    assert tracker.cleaned == 1
 
 
 def test_a_flush_says_when_time_is_up(experiment):
