@@ -74,7 +74,7 @@ def run_bounded(
         OSError: If it cannot be started.
     """
     deadline = time.monotonic() + timeout_s
-    process = subprocess.Popen(  # noqa: S603 - the callers' commands are fixed
+    process = subprocess.Popen(  # noqa: S603  # the callers' commands are fixed
         command,
         cwd=cwd,
         env=environment,

@@ -164,7 +164,7 @@ def _collect(parts: Mapping[str, Callable[[], object]]) -> dict[str, object]:
     for name, describe in parts.items():
         try:
             collected[name] = _storable(describe())
-        except Exception as err:  # noqa: BLE001 - asks foreign code; not worth a run
+        except Exception as err:  # noqa: BLE001  # asks foreign code; not worth a run
             reason = mask_text(f"{type(err).__name__}: {err}")
             collected[name] = {"error": _storable(reason)}
     return collected

@@ -45,7 +45,7 @@ def attempt(function: Callable[..., Any], *arguments: object) -> Any:
         return function(*arguments)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # noqa: BLE001 - the code belongs to the object
+    except BaseException as error:  # noqa: BLE001  # the code belongs to the object
         return Unreadable(error)
 
 

@@ -323,7 +323,7 @@ def _look_up_with_ps(pid: int) -> _Found | None:
     environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
     command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
     try:
-        answer = subprocess.run(  # noqa: S603 - a fixed command and a number
+        answer = subprocess.run(  # noqa: S603  # a fixed command and a number
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -74,7 +74,7 @@ class LineFile:
                 written += file.write(lines[written:])
         except BaseException:
             self.close()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the first error is the one to raise
                 self.open()  # removes the part that was written
             self.close()
             raise

@@ -110,7 +110,7 @@ def main() -> int:
     for claim in CLAIMS:
         try:
             claim()
-        except Exception:  # noqa: BLE001 - each claim is tried, whatever came before
+        except Exception:  # noqa: BLE001  # each claim is tried, whatever came before
             n_failed += 1
             print(f"FAILED {claim.__name__}")
             traceback.print_exc(file=sys.stdout)

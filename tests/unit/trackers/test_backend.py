@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from drytrack.core import _defaults
 from drytrack.core import log_events as events
 from drytrack.core.exceptions import BackendError, MissingDependencyError
 from drytrack.core.experiment import Experiment
@@ -144,10 +143,7 @@ class KnowingBackend(LineBackend):
         )
 
 
-@pytest.fixture(autouse=True)
-def _no_default_trackers(monkeypatch):
-    monkeypatch.setattr(_defaults, "trackers", {})
-    monkeypatch.setattr(_defaults, "chosen", True)
+pytestmark = pytest.mark.usefixtures("no_default_trackers")
 
 
 @pytest.fixture
