@@ -507,8 +507,9 @@ class Bus:
         return True
 
     def _in_worker(self) -> bool:
-        workers = [guest.worker for guest in self.guests.values() if guest.worker]
-        return any(worker.is_current for worker in workers)
+        # A tracker may come or go at any time, and its worker too.
+        workers = [guest.worker for guest in list(self.guests.values())]
+        return any(worker is not None and worker.is_current for worker in workers)
 
     def report(self) -> None:
         """Do what was deferred and warn of what failed; everyone has been served."""

@@ -24,7 +24,8 @@ _logger = logging.getLogger("drytrack")
 _WRAPPER = """
 import os, subprocess, sys, threading
 def leave_with_parent():
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     if hasattr(os, "killpg"):
         os.killpg(0, 9)
     subprocess.run(["taskkill", "/F", "/T", "/PID", str(os.getpid())])
@@ -73,14 +74,17 @@ def serve(
             if _wait_until_up(process, found, mark):
                 yield f"http://{HOST}:{found}/"
                 return
+            code = process.poll()
         finally:
             _end(process)
         # Someone else may have taken the port in between.
         if _can_bind(found) or tried >= PORTS_TO_TRY:
+            outcome = f"ended with code {code} before it answered"
+            if code is None:
+                outcome = f"has not answered within {START_TIMEOUT_S:g} s"
             msg = (
-                f"The server of {module} on port {found} ended with code "
-                f"{process.returncode} before it answered. Start it by hand to see "
-                f"why: {' '.join(['python -m', module, *arguments(found)])}"
+                f"The server of {module} on port {found} {outcome}. Start it by hand "
+                f"to see why: {' '.join(['python -m', module, *arguments(found)])}"
             )
             raise BackendError(msg)
 
