@@ -86,6 +86,7 @@ class Bus:
         record_ns: The time that this took, extrapolated.
         start_seq: Sequence number of this attempt's start event.
         stopped: Whether the stop event has been published.
+        workers: Numbers of the threads that feed background trackers.
     """
 
     __slots__ = (
@@ -115,6 +116,7 @@ class Bus:
         "start_seq",
         "stopped",
         "unsettled",
+        "workers",
     )
 
     def __init__(self, run: Run[Any], journal: JournalWriter | None = None) -> None:
@@ -133,6 +135,7 @@ class Bus:
         self.deferred: collections.deque[Callable[[], None]] = collections.deque()
         self.guests: dict[str, Guest] = {}
         self.leaving: collections.deque[Guest] = collections.deque()
+        self.workers: set[int] = set()
         self.history: list[Event] = []
         self.max_failures = MAX_FAILURES
         self.start_seq = 0
@@ -492,31 +495,26 @@ class Bus:
         self.problems.append((what, category, error))
         self.unsettled = True
 
-    def defer(self, call: Callable[[], None]) -> bool:
-        """Keep a call until everyone has been served, if a handler makes it.
+    def is_serving(self) -> bool:
+        """Return whether a tracker's handler is at work further up this stack."""
+        return threading.get_ident() in self.workers or (
+            self.busy and self._holds_lock()
+        )
+
+    def defer(self, call: Callable[[], None]) -> None:
+        """Keep a call of a handler's until everyone has been served.
 
         That of a background tracker is kept until the next event is published.
-
-        Returns:
-            Whether one does, in this thread; otherwise nothing is kept.
         """
-        if not ((self.busy and self._holds_lock()) or self._in_worker()):
-            return False
         self.deferred.append(call)
         self.unsettled = True
-        return True
-
-    def _in_worker(self) -> bool:
-        # A tracker may come or go at any time, and its worker too.
-        workers = [guest.worker for guest in list(self.guests.values())]
-        return any(worker is not None and worker.is_current for worker in workers)
 
     def report(self) -> None:
         """Do what was deferred and warn of what failed; everyone has been served."""
         if self.busy:
             return  # called by a handler: whoever called that reports
         self.unsettled = bool(self.queue)
-        while self.deferred and not self._in_worker():
+        while self.deferred and not self.is_serving():
             self.deferred.popleft()()
         warn_of(self.problems)
 

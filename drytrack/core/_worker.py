@@ -171,11 +171,6 @@ class Worker:
         self._wake.ring()
 
     @property
-    def is_current(self) -> bool:
-        """Whether this is the worker's own thread."""
-        return threading.current_thread() is self._thread
-
-    @property
     def behind(self) -> int:
         """How many events the tracker has not received and flushed."""
         return max(0, self._ring.last - self.cursor)
@@ -183,6 +178,7 @@ class Worker:
     # -- the thread --------------------------------------------------------------
 
     def _work(self) -> None:
+        self.bus.workers.add(threading.get_ident())
         try:
             while not self._abandoned:
                 if self._pause_s and not self._sit_out():
@@ -201,6 +197,7 @@ class Worker:
         finally:
             if self.guest.worker is self:
                 self.bus.dismiss(self.guest)
+            self.bus.workers.discard(threading.get_ident())
             self.over = True
             self._left.ring()
 

@@ -223,9 +223,10 @@ class Run(RunLogging, RunState, Generic[C]):
         if status not in (None, *_record.ENDED):
             msg = f"status is {status!r}. Pass one of {', '.join(_record.ENDED)}."
             raise RunStateError(msg)
-        end = functools.partial(self._end, status or "completed", None)
-        if not self.bus.defer(end):
-            end()
+        if self.bus.is_serving():
+            self.bus.defer(functools.partial(self._end, status or "completed", None))
+            return
+        self._end(status or "completed", None)
 
     def __enter__(self) -> Self:
         """Start the run, unless whoever made it has done so just now."""
