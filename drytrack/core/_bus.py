@@ -196,9 +196,12 @@ class Bus:
             steps.append(self.run.note_summary)
         if len(steps) <= 1:
             return steps[0] if steps else None
+        first, second, *others = steps
 
         def record(event: Event) -> None:
-            for step in steps:
+            first(event)
+            second(event)
+            for step in others:
                 step(event)
 
         return record
@@ -216,10 +219,12 @@ class Bus:
         ring = self.ring
         assert ring is not None  # see _recorder
         seq = event._stamp[0]  # type: ignore[attr-defined]  # set a moment ago
-        large = self.journal is not None and self.journal.line_bytes > MAX_IN_RING
-        if self.journal is None and not seq & 63:
-            self._wait_for_room(ring, seq)
-        ring.put(seq, event, large=large)
+        if self.journal is None:
+            if not seq & 63:
+                self._wait_for_room(ring, seq)
+            ring.put(seq, event)
+        else:  # the large ones stay there
+            ring.put(seq, event if self.journal.line_bytes <= MAX_IN_RING else None)
         if not seq & ring.lap_mask:
             self._tidy(ring)
 
@@ -544,7 +549,7 @@ class Bus:
             self.start_seq = self.last_seq
             if any(guest.background for guest in self.guests.values()):
                 ring = self._make_ring(self.start_seq - 1)
-                ring.put(self.start_seq, event, large=False)
+                ring.put(self.start_seq, event)
             self.busy = True  # what they publish waits until all have started
             try:
                 for guest in list(self.guests.values()):

@@ -30,15 +30,15 @@ class Ring:
         self._dropped = last
         self._slots: list[Event | None] = [None] * size
 
-    def put(self, seq: int, event: Event, *, large: bool) -> None:
+    def put(self, seq: int, event: Event | None) -> None:
         """Add the event of the next sequence number.
 
         Args:
             seq: Its sequence number.
-            event: The event.
-            large: Whether it is to be read elsewhere, so that memory stays bounded.
+            event: The event; None where it is to be read elsewhere, so that memory
+                stays bounded.
         """
-        self._slots[seq & self._mask] = None if large else event
+        self._slots[seq & self._mask] = event
         self.last = seq
 
     def drop(self, upto: int) -> None:
