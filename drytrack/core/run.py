@@ -127,6 +127,7 @@ class Run(RunLogging, RunState, Generic[C]):
         self.last_steps: dict[str, int] = {}
         self._signals = TermHandler(self._on_term)
         self._marked = False
+        self._wanted: Status = "completed"  # by whatever handler stops it
         self._began = time.time()
         self._pid = os.getpid()
         self._stopping = threading.RLock()
@@ -224,7 +225,8 @@ class Run(RunLogging, RunState, Generic[C]):
             msg = f"status is {status!r}. Pass one of {', '.join(_record.ENDED)}."
             raise RunStateError(msg)
         if self.bus.is_serving():
-            self.bus.defer(functools.partial(self._end, status or "completed", None))
+            self._wanted = status or "completed"
+            self.bus.defer(functools.partial(self._end, self._wanted, None))
             return
         self._end(status or "completed", None)
 
@@ -528,8 +530,8 @@ class Run(RunLogging, RunState, Generic[C]):
             # Leaving: a tracker, or the handler of a signal, stops it once more.
             if self._status != "running" or self._leaving:
                 return
-            if self._marked and status == "completed":
-                status = "interrupted"
+            if status == "completed":
+                status = "interrupted" if self._marked else self._wanted
             reason = described["type"] if described else f"the run was {status}"
             self._leaving = True
             try:

@@ -232,6 +232,20 @@ def test_a_run_that_a_background_tracker_stops_ends_with_the_next_event(experime
     assert tracker.cleaned == 1
 
 
+def test_a_run_that_a_background_tracker_stops_last_ends_as_it_wants(experiment):
+    class Stopper(Keeper):
+        def check(self, event):
+            if isinstance(event, log_events.StepMetricEvent):
+                run.stop("failed")
+
+    experiment.trackers.subscribe(Background(Stopper()))
+    with experiment.create_run() as run:
+        publish(1, 1)
+        run.flush()
+
+    assert run.status == "failed"
+
+
 def test_a_flush_says_when_time_is_up(experiment):
     tracker = Gated()
     experiment.trackers.subscribe(Background(tracker))
@@ -494,7 +508,7 @@ def test_an_inline_tracker_that_missed_very_much_catches_up_behind_the_run(
     assert threading.main_thread() in tracker.threads
 
 
-@pytest.mark.filterwarnings(MISSED, FAILED)  # by intent
+@pytest.mark.filterwarnings(MISSED, FAILED)  # its tracker fails by intent
 def test_an_inline_tracker_that_stayed_broken_gets_what_it_missed_on_resume(
     experiment,
 ):
@@ -523,7 +537,7 @@ def test_an_inline_tracker_that_stayed_broken_gets_what_it_missed_on_resume(
 # -- trackers that fail ------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings(FAILED)  # by intent
+@pytest.mark.filterwarnings(FAILED)  # its tracker fails by intent
 def test_a_background_tracker_that_recovers_gets_everything(experiment):
     tracker = Broken()
     experiment.trackers.subscribe(Background(tracker))
@@ -540,7 +554,7 @@ def test_a_background_tracker_that_recovers_gets_everything(experiment):
     assert [s for s in tracker.steps if s > 100] == list(range(101, 201))
 
 
-@pytest.mark.filterwarnings(FAILED)  # by intent
+@pytest.mark.filterwarnings(FAILED)  # its tracker fails by intent
 def test_an_inline_tracker_that_recovers_catches_up_and_is_inline_again(experiment):
     tracker = Broken()
     experiment.trackers.subscribe(tracker)
@@ -556,7 +570,7 @@ def test_an_inline_tracker_that_recovers_catches_up_and_is_inline_again(experime
         assert tracker.steps == list(range(1, 61))
 
 
-@pytest.mark.filterwarnings(FAILED)  # by intent
+@pytest.mark.filterwarnings(FAILED)  # its tracker fails by intent
 def test_a_tracker_that_never_recovers_is_told_at_the_end_with_the_remedy(experiment):
     tracker = Broken()
     experiment.trackers.subscribe(Background(tracker))
@@ -589,7 +603,7 @@ def test_a_tracker_that_fails_every_third_time_misses_nothing(experiment):
     assert tracker.steps == list(range(1, 101))
 
 
-@pytest.mark.filterwarnings(FAILED)  # by intent
+@pytest.mark.filterwarnings(FAILED)  # its tracker fails by intent
 def test_a_failed_flush_brings_the_batch_again(experiment):
     class Database(Keeper):
         failures = 2
@@ -619,7 +633,7 @@ def test_a_failed_flush_brings_the_batch_again(experiment):
     assert sorted(tracker.committed) == list(range(1, 103))
 
 
-@pytest.mark.filterwarnings(MISSED, FAILED)  # by intent
+@pytest.mark.filterwarnings(MISSED, FAILED)  # its tracker fails by intent
 def test_a_worker_that_dies_costs_the_run_nothing_and_leaves_the_rest(experiment):
     class Deadly(Keeper):
         deadly = True
@@ -769,7 +783,7 @@ def test_wrappers_nest_in_any_order(experiment, wrap):
     assert tracker.cleaned == 1
 
 
-@pytest.mark.filterwarnings(FAILED)  # by intent
+@pytest.mark.filterwarnings(FAILED)  # its tracker fails by intent
 @pytest.mark.parametrize("background", [True, False])
 def test_a_required_tracker_that_fails_at_the_start_stops_the_run(
     experiment, background
