@@ -250,7 +250,7 @@ def read_points(
     held: dict[SeriesKey, dict[int, float]] = {}
     last = known.position.seq
     for event in reader.read():
-        if event._stamp[0] > last:  # type: ignore[attr-defined]  # as read
+        if event._stamp[0] > last:
             break
         attempts.see(event)
         for key, step, value in points_of(event):

@@ -288,7 +288,7 @@ class Worker:
         self.position = max(lost, self.position)
         reader = JournalReader(journal.folder)
         found = [event for line in lines if (event := reader.parse(line))]
-        return [event for event in found if event._stamp[0] > self.position]  # type: ignore[attr-defined]  # set by parse
+        return [event for event in found if event._stamp[0] > self.position]
 
     def _skip_dropped(self) -> list[Event]:
         """Go on with the oldest event that is left, where there is no journal."""
@@ -303,7 +303,7 @@ class Worker:
         for event in batch:
             if self._abandoned:
                 return
-            seq = event._stamp[0]  # type: ignore[attr-defined]  # events here have one
+            seq = event._stamp[0]
             if isinstance(event, (StartExperimentEvent, StopExperimentEvent)):
                 if seq < self.bus.start_seq or isinstance(event, StartExperimentEvent):
                     self.position = seq
@@ -417,7 +417,7 @@ def read_missed(bus: Bus, after: int) -> Iterator[Event]:
     assert bus.journal is not None  # the caller has looked
     reader = JournalReader(bus.journal.folder)
     for event in reader.read(reader.find(after)):
-        if event._stamp[0] >= bus.start_seq:  # type: ignore[attr-defined]  # events here have one
+        if event._stamp[0] >= bus.start_seq:
             return
         if not isinstance(event, (StartExperimentEvent, StopExperimentEvent)):
             yield event

@@ -67,7 +67,8 @@ MAX_SHAPES = 10_000
 _HEAD = b'{"v":%d,"type":' % VERSION
 _CRC = b',"crc":'
 _BAD_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
-_set_stamp: Callable[[Event, tuple[int, int, float]], None] = Event._stamp.__set__  # type: ignore[attr-defined]  # the slot
+_set_stamp: Callable[[Event, tuple[int, int, float]], None]
+_set_stamp = vars(Event)["_stamp"].__set__  # the slot: events are frozen
 
 
 class Position(NamedTuple):
@@ -501,10 +502,10 @@ class JournalReader:
             event = self._parse(line, begin)
             if event is None:
                 for end, saved in self._salvage(line, begin):
-                    if saved._stamp[0] > start.seq:  # type: ignore[attr-defined]  # set by _parse
-                        self._place = (saved._stamp[0], end)  # type: ignore[attr-defined]  # set by _parse
+                    if saved._stamp[0] > start.seq:
+                        self._place = (saved._stamp[0], end)
                         yield saved
-            elif (seq := event._stamp[0]) > start.seq:  # type: ignore[attr-defined]  # set by _parse
+            elif (seq := event._stamp[0]) > start.seq:
                 self._place = (seq, offset)
                 yield event
 

@@ -21,7 +21,7 @@ import itertools
 import operator
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from drytrack.core import _door
 from drytrack.core._constructor import compile_constructor
@@ -91,6 +91,11 @@ class Event:
     __slots__ = ("__weakref__", "_stamp")
 
     _doors: ClassVar[Mapping[str, _door.Door]] = {}
+
+    if TYPE_CHECKING:
+
+        @property
+        def _stamp(self) -> tuple[int, int, float]: ...
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse what would publish too early or never; merge the doors."""
