@@ -218,14 +218,14 @@ class Bus:
     def _put_in_ring(self, event: Event) -> None:
         ring = self.ring
         assert ring is not None  # see _recorder
-        seq = event._stamp[0]  # type: ignore[attr-defined]  # set a moment ago
+        seq = event._stamp[0]
         if self.journal is None:
             if not seq & 63:
                 self._wait_for_room(ring, seq)
             ring.put(seq, event)
         else:  # the large ones stay there
             ring.put(seq, event if self.journal.line_bytes <= MAX_IN_RING else None)
-        if not seq & ring.lap_mask:
+        if not seq & ring.tidy_mask:
             self._tidy(ring)
 
     def _tidy(self, ring: Ring) -> None:
