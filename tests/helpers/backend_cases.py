@@ -30,7 +30,12 @@ PORT = 8200 + 100 * WORKER
 # Epochs that a child has delivered before what becomes of it, and those after it.
 DELIVERED, AFTER = range(1, 21), range(21, 221)
 
-UNRAISABLE = "pytest.PytestUnraisableExceptionWarning"
+UNTIDY = (
+    "DeprecationWarning",
+    "ResourceWarning",
+    "pytest.PytestUnraisableExceptionWarning",  # a ResourceWarning, when it is an error
+)
+"""What backends raise that call old functions, and leave files open."""
 
 
 def backend(*modules, noise=()):

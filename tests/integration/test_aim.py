@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 from backend_cases import (
-    UNRAISABLE,
+    UNTIDY,
     BackendCases,
     backend,
     count_metrics,
@@ -24,7 +24,7 @@ from drytrack.replay import replay
 from drytrack.trackers.aim import Aim
 
 pytestmark = [
-    *backend("aim", noise=("DeprecationWarning", "ResourceWarning", UNRAISABLE)),
+    *backend("aim", noise=UNTIDY),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
 ]
 

@@ -13,7 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 from backend_cases import (
-    UNRAISABLE,
+    UNTIDY,
     BackendCases,
     backend,
     count_metrics,
@@ -27,9 +27,7 @@ from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.replay import replay
 from drytrack.trackers.clearml import ClearML
 
-pytestmark = backend(
-    "clearml", noise=("DeprecationWarning", "ResourceWarning", UNRAISABLE)
-)
+pytestmark = backend("clearml", noise=UNTIDY)
 
 THREAD_DIED = "pytest.PytestUnhandledThreadExceptionWarning"
 SECRET = "s3cret-value-of-a-key"

@@ -10,7 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 from backend_cases import (
-    UNRAISABLE,
+    UNTIDY,
     BackendCases,
     backend,
     count_metrics,
@@ -24,9 +24,7 @@ from drytrack.core.exceptions import DeliveryWarning, TrackerExceptionWarning
 from drytrack.replay import replay
 from drytrack.trackers.comet import Comet
 
-pytestmark = backend(
-    "comet_ml", noise=("DeprecationWarning", "ResourceWarning", UNRAISABLE)
-)
+pytestmark = backend("comet_ml", noise=UNTIDY)
 
 KEY = "s3cret-value-of-a-key"
 

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from backend_cases import UNRAISABLE, backend
+from backend_cases import UNTIDY, backend
 from click.testing import CliRunner
 
 import drytrack
@@ -18,10 +18,7 @@ from drytrack.cli._app import app
 from drytrack.core import log_events
 from drytrack.core.journal import JournalReader
 
-pytestmark = backend(
-    # MLflow's SQLAlchemy, and databases that it does not close.
-    noise=("DeprecationWarning", "ResourceWarning", UNRAISABLE)
-)
+pytestmark = backend(noise=UNTIDY)  # MLflow's SQLAlchemy, whose databases stay open
 
 
 @pytest.fixture

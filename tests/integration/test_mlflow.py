@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from backend_cases import (
     PORT,
-    UNRAISABLE,
+    UNTIDY,
     BackendCases,
     backend,
     count_metrics,
@@ -32,7 +32,7 @@ from drytrack.trackers.mlflow import MLflow
 pytestmark = [
     *backend(
         "mlflow",
-        noise=("DeprecationWarning", "FutureWarning", "ResourceWarning", UNRAISABLE),
+        noise=(*UNTIDY, "FutureWarning"),
     ),
     pytest.mark.timeout(600),  # it starts processes, on a machine that may be busy
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from backend_cases import (
-    UNRAISABLE,
+    UNTIDY,
     BackendCases,
     backend,
     experiment_with,
@@ -24,7 +24,7 @@ from drytrack.trackers.neptune import Neptune
 
 pytestmark = backend(
     "neptune",
-    noise=("DeprecationWarning", "UserWarning", "ResourceWarning", UNRAISABLE),
+    noise=(*UNTIDY, "UserWarning"),
 )
 
 SECRET = "s3cret-value-of-a-key"
